@@ -1,0 +1,176 @@
+//! Everything that the engine can want done.
+
+use serde::{Deserialize, Serialize};
+
+use crate::audit::AuditRecord;
+use crate::ids::{AttemptId, IngestKey, RequestId, SnapshotName, SocketName};
+use crate::report::Report;
+use crate::time::Time;
+
+/// An effect, as a value. Carried out by the node's executor, in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "kebab-case")]
+pub enum Action {
+    /// Write the intent, then pull the lever, then answer with [`crate::Event::LeverDone`]. If the intent cannot be
+    /// written, the lever stays untouched and the outcome is [`LeverOutcome::IntentNotWritten`].
+    PullLever {
+        /// This use of it.
+        attempt: AttemptId,
+        /// What to do.
+        lever: Lever,
+        /// What to write first.
+        intent: AuditRecord,
+    },
+    /// Write a record that no lever hangs on.
+    Record {
+        /// It.
+        record: AuditRecord,
+    },
+    /// Look at containerd now; answered with [`crate::Event::Looked`].
+    Look {
+        /// List extract snapshots too.
+        extracts: bool,
+    },
+    /// List containerd's sockets now; answered with [`crate::Event::SocketsListed`].
+    ListSockets,
+    /// Send [`crate::Event::Tick`] at this time. Only the latest wish counts.
+    WakeAt {
+        /// When.
+        at: Time,
+    },
+    /// Answer a question.
+    Answer {
+        /// Which.
+        request: RequestId,
+        /// The answer.
+        answer: Answer,
+    },
+}
+
+/// What can be done to a pull. Legal stages stand in DESIGN.md §6.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "lever", rename_all = "kebab-case")]
+pub enum Lever {
+    /// Downloading: destroy one socket by tuple and cookie (`SOCK_DESTROY`).
+    DestroySocket {
+        /// The socket.
+        socket: SocketName,
+    },
+    /// Downloading, where the kernel refuses to destroy: `connect(AF_UNSPEC)` on a duplicate of the descriptor.
+    DisconnectSocket {
+        /// The socket.
+        socket: SocketName,
+    },
+    /// The operator's panic button: destroy all of these.
+    DestroyAll {
+        /// The sockets.
+        sockets: Vec<SocketName>,
+    },
+    /// Afterwards only: forget an ingest that no lease holds any more.
+    AbortIngest {
+        /// The ingest.
+        ingest: IngestKey,
+    },
+    /// Afterwards only: remove an extract snapshot that no lease holds any more.
+    RemoveSnapshot {
+        /// The snapshot.
+        snapshot: SnapshotName,
+    },
+}
+
+impl Lever {
+    /// Its name in records and metrics.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::DestroySocket { .. } => "destroy-socket",
+            Self::DisconnectSocket { .. } => "disconnect-socket",
+            Self::DestroyAll { .. } => "destroy-all-sockets",
+            Self::AbortIngest { .. } => "abort-ingest",
+            Self::RemoveSnapshot { .. } => "remove-snapshot",
+        }
+    }
+}
+
+/// What became of a lever.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum LeverOutcome {
+    /// Done.
+    Done {
+        /// How many things it touched.
+        count: u64,
+    },
+    /// The target was already gone.
+    AlreadyGone,
+    /// The target is not what it was when the engine chose it; nothing was touched.
+    NotAsExpected {
+        /// What differs.
+        what: String,
+    },
+    /// This kernel cannot do it; nothing was touched.
+    Unsupported {
+        /// Its answer.
+        why: String,
+    },
+    /// It failed.
+    Failed {
+        /// Why.
+        why: String,
+    },
+    /// The audit record could not be written, so nothing was touched.
+    IntentNotWritten {
+        /// Why.
+        why: String,
+    },
+}
+
+/// The answer to a question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case")]
+pub enum Answer {
+    /// What is being pulled.
+    Pulls {
+        /// The report.
+        report: Report,
+    },
+    /// The pull has ended after the question came.
+    Ended,
+    /// No such pull is in flight.
+    NoSuchPull,
+    /// The pull has not ended in time; magi goes on trying.
+    StillRunning {
+        /// What stands in the way.
+        why: String,
+    },
+    /// So many sockets were closed.
+    Closed {
+        /// How many.
+        count: u64,
+    },
+    /// It could not be done.
+    Failed {
+        /// Why.
+        why: String,
+    },
+    /// Too many questions wait already.
+    Busy,
+}
+
+/// Where the engine puts its wishes, in order.
+#[derive(Debug, Default)]
+pub struct Effects {
+    actions: Vec<Action>,
+}
+
+impl Effects {
+    /// Adds a wish.
+    pub(crate) fn push(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    /// Takes all wishes, oldest first.
+    pub fn take(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+}

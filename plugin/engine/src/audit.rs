@@ -1,0 +1,134 @@
+//! What goes into the audit trail; the node adds sequence number, time and host when it writes.
+
+use serde::{Deserialize, Serialize};
+
+use crate::evidence::{Evidence, Reason, Source};
+use crate::ids::{AttemptId, IngestRef, LeaseKey, PullId, RepositoryName, SocketName};
+use crate::policy::Mode;
+
+/// Version of the records' form; raised when a field changes its meaning or goes away.
+pub const SCHEMA: &str = "magi.audit/1";
+
+/// One line of the audit trail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRecord {
+    /// The pull that it is about; none for what concerns the whole node.
+    pub pull: Option<PullFacts>,
+    /// Revision of the policy that was in force.
+    pub policy: String,
+    /// What it says.
+    #[serde(flatten)]
+    pub entry: Entry,
+}
+
+/// Which pull a record is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullFacts {
+    /// magi's id of it.
+    pub id: PullId,
+    /// containerd's.
+    pub lease: LeaseKey,
+    /// Where it comes from, as far as known.
+    pub repositories: Vec<RepositoryName>,
+    /// Declared compressed bytes, if a manifest is known.
+    pub declared: Option<u64>,
+    /// Bytes in its ingests when the record was made.
+    pub stored: u64,
+}
+
+/// What a record says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Entry {
+    /// A lever is about to be pulled.
+    Intent {
+        /// Pairs it with its outcome.
+        attempt: AttemptId,
+        /// Why.
+        reason: Reason,
+        /// The rule that applied; none: the policy's defaults.
+        rule: Option<String>,
+        /// The lever's name.
+        lever: String,
+        /// The socket that it will close.
+        socket: Option<SocketName>,
+        /// What speaks for it, from two sources.
+        evidence: Vec<Evidence>,
+    },
+    /// A lever came back.
+    Outcome {
+        /// Pairs it with its intent.
+        attempt: AttemptId,
+        /// What it did, in words for people; the code comes first.
+        outcome: String,
+    },
+    /// A condemned pull has ended.
+    Ended {
+        /// Why it was condemned.
+        reason: Reason,
+        /// Levers pulled.
+        attempts: u32,
+        /// From the first lever to the look that no longer showed the lease, in microseconds; none if no lever was
+        /// needed.
+        took_micros: Option<u64>,
+    },
+    /// Nothing of the ended pull is left in containerd.
+    Clean {
+        /// Leftovers that magi had to remove itself.
+        removed: u32,
+    },
+    /// Another pull goes on with an ingest of the ended one.
+    TakenOver {
+        /// The ingest.
+        ingest: IngestRef,
+        /// The other pull.
+        by: PullId,
+        /// Whether that one is condemned as well.
+        condemned: bool,
+    },
+    /// In observe mode: this is what enforce would have done.
+    WouldAbort {
+        /// Why.
+        reason: Reason,
+        /// The rule that applied; none: the policy's defaults.
+        rule: Option<String>,
+        /// What speaks for it.
+        evidence: Vec<Evidence>,
+    },
+    /// A condemned pull runs on, and nothing can be closed.
+    NotStopped {
+        /// Why it was condemned.
+        reason: Reason,
+        /// What stands in the way.
+        why: String,
+    },
+    /// Leftovers stayed although magi tried to remove them.
+    NotClean {
+        /// What is left, in words.
+        what: Vec<String>,
+    },
+    /// A manifest could not be understood; the pull goes on unjudged by size.
+    ManifestUnreadable {
+        /// The document and why.
+        problem: String,
+    },
+    /// A bound was reached and something was forgotten.
+    Forgotten {
+        /// What.
+        what: String,
+    },
+    /// A source came or went.
+    SourceChanged {
+        /// Which.
+        source: Source,
+        /// Whether it works now.
+        up: bool,
+    },
+    /// A policy took effect.
+    PolicyInForce {
+        /// Its mode where no rule matches; none: exempt.
+        mode: Option<Mode>,
+        /// How many rules it has.
+        rules: u64,
+    },
+}

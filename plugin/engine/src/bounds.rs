@@ -1,0 +1,47 @@
+//! Every bound of the engine's memory and patience, named in one place.
+
+use std::time::Duration;
+
+/// Pulls in flight that are remembered; the node's real number is below a hundred.
+pub const MAX_PULLS: usize = 4096;
+/// Manifests remembered for one pull: an index yields one per platform, and attestations add a few.
+pub const MAX_MANIFESTS_PER_PULL: usize = 32;
+/// Layers of one manifest; the sources refuse longer ones before the engine sees them.
+pub const MAX_LAYERS: usize = 16_384;
+/// Ingests, content digests or snapshots of one lease that are looked at.
+pub const MAX_RESOURCES_PER_LEASE: usize = 20_000;
+/// Sockets whose ingest is known.
+pub const MAX_FEEDS: usize = 16_384;
+/// Questions that wait for their answer.
+pub const MAX_QUESTIONS: usize = 256;
+/// Ended pulls kept for people to look at.
+pub const MAX_ENDED: usize = 256;
+/// Condemned pulls that have ended and whose leftovers are still watched.
+pub const MAX_AFTERMATHS: usize = 1024;
+/// Pieces of evidence of one kind that a record names; more would say nothing new.
+pub const MAX_EVIDENCE: usize = 16;
+
+/// How long a lever may take to bring its pull to an end before the next one is tried (16–70 ms measured).
+pub const VERIFY_WITHIN: Duration = Duration::from_millis(1_000);
+/// How long after "the socket was already gone" the end of the pull is awaited.
+pub const VERIFY_GONE_WITHIN: Duration = Duration::from_millis(250);
+/// First and longest pause between two looks while the end of a pull is awaited.
+pub const LOOK_FIRST: Duration = Duration::from_millis(5);
+/// See [`LOOK_FIRST`].
+pub const LOOK_LONGEST: Duration = Duration::from_millis(200);
+/// Pause between looks while a condemned pull offers nothing to close.
+pub const LOOK_FOR_TARGET: Duration = Duration::from_millis(50);
+/// Pause before a lever is tried again that failed for a reason of its own.
+pub const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// Levers tried at full pace before the pull is reported as not stopped.
+pub const MAX_ATTEMPTS: u32 = 16;
+/// Pause between attempts once a pull was reported as not stopped.
+pub const STUBBORN_PAUSE: Duration = Duration::from_secs(10);
+/// How long a condemned pull may go without offering a target before that is reported.
+pub const REPORT_UNREACHABLE_AFTER: Duration = Duration::from_secs(2);
+/// How long containerd's own collection may take before magi removes leftovers (0.6–2.3 s measured).
+pub const CLEANUP_GRACE: Duration = Duration::from_secs(4);
+/// How long leftovers and take-overs of an ended pull are watched at most.
+pub const AFTERMATH_LONGEST: Duration = Duration::from_secs(60);
+/// How long a question may wait for its pull to end.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);

@@ -1,0 +1,179 @@
+//! Everything that can happen, as the engine hears it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::action::LeverOutcome;
+use crate::evidence::{Source, TieMethod};
+use crate::ids::{
+    AttemptId, Cookie, Digest, IngestDir, IngestKey, IngestRef, LeaseKey, PullId, RequestId, SnapshotName, SocketName,
+};
+use crate::manifest::Manifest;
+use crate::policy::Policy;
+
+/// Something happened outside, or a lever came back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A policy was read and found good. From `config`, at start and at each reload.
+    PolicyLoaded {
+        /// It.
+        policy: Policy,
+    },
+    /// A source works from now on.
+    SourceUp {
+        /// Which.
+        source: Source,
+    },
+    /// A source is gone; what it said before is no longer fresh.
+    SourceDown {
+        /// Which.
+        source: Source,
+    },
+    /// containerd was looked at: the whole picture at one time.
+    Looked {
+        /// The picture.
+        view: View,
+    },
+    /// A manifest that a lease holds was read.
+    ManifestRead {
+        /// The lease.
+        lease: LeaseKey,
+        /// The manifest.
+        manifest: Manifest,
+    },
+    /// A document that a lease holds could not be understood as a manifest. Never a reason to stop anything.
+    ManifestUnreadable {
+        /// The lease.
+        lease: LeaseKey,
+        /// The document.
+        digest: Digest,
+        /// Why not, for people.
+        problem: String,
+    },
+    /// A socket was seen to feed an ingest's directory; repeated as bytes come.
+    SocketFed {
+        /// The tie.
+        feed: Feed,
+    },
+    /// The tie of this socket no longer holds.
+    SocketUnfed {
+        /// The socket.
+        cookie: Cookie,
+    },
+    /// The socket is closed.
+    SocketClosed {
+        /// It.
+        cookie: Cookie,
+    },
+    /// Kernel records were lost: every tie is forgotten and learnt anew.
+    TiesLost,
+    /// containerd's sockets in the kernel's table, all of them.
+    SocketsListed {
+        /// The sockets.
+        sockets: Vec<SocketStat>,
+    },
+    /// Somebody asks; exactly one [`crate::Action::Answer`] follows.
+    Asked {
+        /// Names the question.
+        request: RequestId,
+        /// What is asked.
+        question: Question,
+    },
+    /// A lever came back.
+    LeverDone {
+        /// Which use of it.
+        attempt: AttemptId,
+        /// What it did.
+        outcome: LeverOutcome,
+    },
+    /// The time asked for by [`crate::Action::WakeAt`] has come.
+    Tick,
+}
+
+/// A whole picture of what containerd is pulling.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// Every lease of the watched namespaces.
+    pub leases: Vec<LeaseView>,
+    /// Every ingest of the watched namespaces.
+    pub ingests: Vec<IngestView>,
+    /// Extract snapshots, if they were asked for.
+    pub extracts: Option<Vec<SnapshotName>>,
+}
+
+/// A lease and what it holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseView {
+    /// Its identity.
+    pub key: LeaseKey,
+    /// Committed blobs.
+    pub content: Vec<Digest>,
+    /// Ingests in flight.
+    pub ingests: Vec<IngestRef>,
+    /// Snapshots.
+    pub snapshots: Vec<SnapshotName>,
+}
+
+/// An ingest in flight.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngestView {
+    /// Its identity.
+    pub key: IngestKey,
+    /// Its directory in the content store.
+    pub dir: IngestDir,
+    /// The digest at the end of its reference, if there is one.
+    pub digest: Option<Digest>,
+    /// Bytes stored.
+    pub offset: u64,
+    /// Bytes declared; zero if the manifest declares none.
+    pub total: u64,
+}
+
+/// A socket feeds an ingest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Feed {
+    /// The socket.
+    pub socket: SocketName,
+    /// The ingest's directory.
+    pub dir: IngestDir,
+    /// How it is known.
+    pub method: TieMethod,
+    /// Bytes seen on the socket for this ingest.
+    pub bytes: u64,
+}
+
+/// A socket of containerd as the kernel's table shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketStat {
+    /// The socket.
+    pub socket: SocketName,
+    /// Whether it is in state ESTABLISHED.
+    pub established: bool,
+    /// Bytes received over its life (`tcpi_bytes_received`), those still unread included.
+    pub received: u64,
+    /// Bytes received but not yet read by the process.
+    pub unread: u64,
+}
+
+/// What may be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case")]
+pub enum Question {
+    /// The pulls in flight and, if wanted, those that ended lately.
+    Pulls {
+        /// Ended ones too.
+        ended: bool,
+    },
+    /// Stop this pull. Answered when it has ended, or when the patience is over.
+    Abort {
+        /// The pull.
+        pull: PullId,
+        /// Who asks.
+        actor: String,
+    },
+    /// Close every registry socket of containerd.
+    Panic {
+        /// Who asks.
+        actor: String,
+    },
+}

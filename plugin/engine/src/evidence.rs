@@ -1,0 +1,191 @@
+//! Why a pull may be stopped: reasons, pieces of evidence, and which sources must agree.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Cookie, Digest, IngestRef, SocketName};
+
+/// Why a pull is condemned. Closed: the same words are the audit's code and the metric's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// The declared compressed size of all layers is over the policy's limit.
+    ImageTooLarge,
+    /// The declared compressed size of one layer is over the policy's limit.
+    LayerTooLarge,
+    /// More bytes were stored for a layer than its manifest declares.
+    LayerOverrunsManifest,
+    /// A person asked for it.
+    Operator,
+}
+
+impl Reason {
+    /// The code, as in audit records and metric labels.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::ImageTooLarge => "image-too-large",
+            Self::LayerTooLarge => "layer-too-large",
+            Self::LayerOverrunsManifest => "layer-overruns-manifest",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+/// Who knows something. Two different ones must agree before a lever is pulled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// containerd's API: leases, ingests, manifests.
+    Containerd,
+    /// The kernel, through magi's probes: which socket feeds which ingest.
+    Probes,
+    /// The kernel, through its socket table: byte counts of containerd's sockets.
+    SocketTable,
+    /// A person on the node's control socket.
+    Operator,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Containerd => "containerd",
+            Self::Probes => "probes",
+            Self::SocketTable => "socket-table",
+            Self::Operator => "operator",
+        })
+    }
+}
+
+/// How a socket was tied to an ingest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TieMethod {
+    /// The same goroutine reads the socket and writes the ingest.
+    Goroutine,
+    /// By majority, the same thread does.
+    Thread,
+    /// The bytes received match the ingest's offset, and no other's.
+    ByteCount,
+}
+
+/// One fact that speaks for stopping a pull.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Evidence {
+    /// The manifest declares more bytes than the policy allows for the image.
+    DeclaredImage {
+        /// The manifest.
+        manifest: Digest,
+        /// Declared bytes of all layers.
+        declared: u64,
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// The manifest declares a layer with more bytes than the policy allows.
+    DeclaredLayer {
+        /// The manifest.
+        manifest: Digest,
+        /// The layer.
+        layer: Digest,
+        /// Declared bytes.
+        declared: u64,
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// An ingest holds more bytes than its manifest declares: certain, no second interpretation.
+    IngestOverrun {
+        /// The ingest.
+        ingest: IngestRef,
+        /// Bytes stored.
+        offset: u64,
+        /// Bytes declared.
+        total: u64,
+    },
+    /// A socket feeds one of the pull's ingests.
+    SocketFeeds {
+        /// The socket.
+        socket: SocketName,
+        /// The ingest.
+        ingest: IngestRef,
+        /// How this is known.
+        method: TieMethod,
+        /// Bytes seen on it so far.
+        bytes: u64,
+    },
+    /// containerd lists the pull's lease as in flight.
+    LeaseInFlight {
+        /// Ingests that the lease holds.
+        ingests: u64,
+    },
+    /// The kernel lists open registry sockets of containerd.
+    SocketsOpen {
+        /// How many.
+        count: u64,
+    },
+    /// A person asked.
+    Asked {
+        /// Who, as the control socket's peer credentials say.
+        actor: String,
+    },
+}
+
+impl Evidence {
+    /// Who knows this.
+    #[must_use]
+    pub const fn source(&self) -> Source {
+        match self {
+            Self::DeclaredImage { .. }
+            | Self::DeclaredLayer { .. }
+            | Self::IngestOverrun { .. }
+            | Self::LeaseInFlight { .. } => Source::Containerd,
+            Self::SocketFeeds { method: TieMethod::Goroutine | TieMethod::Thread, .. } => Source::Probes,
+            Self::SocketFeeds { method: TieMethod::ByteCount, .. } | Self::SocketsOpen { .. } => Source::SocketTable,
+            Self::Asked { .. } => Source::Operator,
+        }
+    }
+
+    /// The socket that this speaks of, if it does.
+    #[must_use]
+    pub const fn cookie(&self) -> Option<Cookie> {
+        match self {
+            Self::SocketFeeds { socket, .. } => Some(socket.cookie),
+            Self::DeclaredImage { .. }
+            | Self::DeclaredLayer { .. }
+            | Self::IngestOverrun { .. }
+            | Self::LeaseInFlight { .. }
+            | Self::SocketsOpen { .. }
+            | Self::Asked { .. } => None,
+        }
+    }
+}
+
+/// The pairs of sources that suffice for a reason, any one of them.
+#[must_use]
+pub const fn sufficient_pairs(reason: Reason) -> &'static [(Source, Source)] {
+    match reason {
+        Reason::ImageTooLarge | Reason::LayerTooLarge | Reason::LayerOverrunsManifest => {
+            &[(Source::Containerd, Source::Probes), (Source::Containerd, Source::SocketTable)]
+        }
+        Reason::Operator => &[
+            (Source::Operator, Source::Containerd),
+            (Source::Operator, Source::Probes),
+            (Source::Operator, Source::SocketTable),
+        ],
+    }
+}
+
+/// Whether `evidence` comes from two sources that suffice for `reason`.
+#[must_use]
+pub fn suffices(reason: Reason, evidence: &[Evidence]) -> bool {
+    let sources: BTreeSet<Source> = evidence.iter().map(Evidence::source).collect();
+    sufficient_pairs(reason).iter().any(|(a, b)| sources.contains(a) && sources.contains(b))
+}

@@ -1,0 +1,36 @@
+//! The vocabulary of magi and its decisions, pure.
+//!
+//! Sources turn what they see into [`Event`]s, the [`Engine`] turns events into [`Action`]s, levers carry actions out
+//! and answer with events. Nothing here reads a clock, a file, a socket or a random number: time is an argument and
+//! every effect is a value, so a recorded trace of events replays to the same effects.
+//!
+//! Reading order: [`ids`], [`event`], [`action`], [`evidence`], [`policy`], then [`engine`].
+
+pub mod action;
+pub mod audit;
+pub mod bounds;
+pub mod engine;
+pub mod event;
+pub mod evidence;
+pub mod ids;
+pub mod manifest;
+pub mod policy;
+pub mod report;
+pub mod time;
+
+mod aftermath;
+mod judge;
+mod pairing;
+mod pull;
+mod pursuit;
+
+pub use action::{Action, Effects, Lever};
+pub use audit::AuditRecord;
+pub use engine::Engine;
+pub use event::Event;
+pub use evidence::{Evidence, Reason, Source};
+pub use policy::Policy;
+pub use time::Time;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+//! What a manifest declares, reduced to what decisions need.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Digest, RepositoryName};
+
+/// A manifest or index that a pull holds, as containerd's content store has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Digest of the document itself.
+    pub digest: Digest,
+    /// What it lists.
+    pub body: ManifestBody,
+    /// Where containerd says that it came from (label `containerd.io/distribution.source.<host>`); several if the
+    /// same document was pulled from several places.
+    pub repositories: Vec<RepositoryName>,
+}
+
+/// The two kinds of documents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ManifestBody {
+    /// An image: config and layers.
+    Image {
+        /// The config blob.
+        config: Digest,
+        /// The layers, base first.
+        layers: Vec<Layer>,
+    },
+    /// An index or manifest list.
+    Index {
+        /// Its entries.
+        manifests: Vec<Digest>,
+    },
+}
+
+/// One layer, as declared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// Digest of the compressed blob.
+    pub digest: Digest,
+    /// Declared compressed size in bytes.
+    pub size: u64,
+}
+
+impl Manifest {
+    /// The layers of an image; none of an index.
+    #[must_use]
+    pub fn layers(&self) -> &[Layer] {
+        match &self.body {
+            ManifestBody::Image { layers, .. } => layers,
+            ManifestBody::Index { .. } => &[],
+        }
+    }
+
+    /// Declared compressed size of all layers in bytes; a layer that is listed twice counts once, as it is pulled once.
+    #[must_use]
+    pub fn declared_bytes(&self) -> u64 {
+        let mut seen = std::collections::BTreeSet::new();
+        self.layers()
+            .iter()
+            .filter(|layer| seen.insert(&layer.digest))
+            .fold(0, |sum, layer| layer.size.saturating_add(sum))
+    }
+
+    /// Whether this document names `digest` as a layer or config, so that a blob of that digest is no manifest of the
+    /// pull, whatever it looks like.
+    #[must_use]
+    pub fn uses_as_blob(&self, digest: &Digest) -> bool {
+        match &self.body {
+            ManifestBody::Image { config, layers } => {
+                config == digest || layers.iter().any(|layer| layer.digest == *digest)
+            }
+            ManifestBody::Index { .. } => false,
+        }
+    }
+}
