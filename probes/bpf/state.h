@@ -1,0 +1,485 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Maps, and what both variants of the probes do with them: follow each
+ * goroutine's latest ingest directory and latest socket, and speak only when
+ * that changes.
+ */
+#ifndef MAGI_STATE_H
+#define MAGI_STATE_H
+
+#include "kernel.h"
+#include "record.h"
+
+#define MAX_TARGETS 4
+#define FIRST_MARK (64 * 1024)
+#define SOCKET_STEP (256 * 1024)
+#define VOTE_STEP (1024 * 1024)
+
+struct targets {
+	/* The pid namespace that numbers `pids`; inode 0: the initial one. */
+	__u64 namespace_dev;
+	__u64 namespace_ino;
+	__u32 count;
+	__u32 pids[MAX_TARGETS];
+	__u32 unused;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct targets);
+} targets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} epoch SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} lost SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 512 * 1024);
+} records SEC(".maps");
+
+/* One file, told apart also from a later file with the same inode number. */
+struct file_key {
+	__u64 super_block;
+	__u64 inode;
+	__u32 generation;
+	__u32 set;
+};
+
+struct goroutine_key {
+	__u64 goroutine;
+	__u32 tgid;
+	__u32 unused;
+};
+
+struct goroutine {
+	/* The file examined last and its directory: the same again needs no walk. */
+	struct file_key seen;
+	__u64 seen_directory;
+	/* The `data` file this goroutine writes, if any. */
+	struct file_key data;
+	/* The socket it read last, the bytes of that run, and where to speak next. */
+	__u64 cookie;
+	__u64 run;
+	__u64 mark;
+	/* Bytes from any socket since it took its ingest directory. */
+	__u64 read_in_directory;
+	__u32 epoch;
+	__u8 seen_is_data;
+	__u8 has_directory;
+	/* Another socket was read since `data` was last reported. */
+	__u8 confirm;
+	__u8 unused;
+	char directory[DIRECTORY_LENGTH];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct goroutine_key);
+	__type(value, struct goroutine);
+} goroutines SEC(".maps");
+
+/* All zeroes: a new goroutine, too large to build on the stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct goroutine);
+} blank SEC(".maps");
+
+struct socket_entry {
+	__u64 bytes;
+	__u64 reader;
+	__u32 reader_tgid;
+	__u32 owned;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, __u64);
+	__type(value, struct socket_entry);
+} sockets SEC(".maps");
+
+/* What a thread read since it last wrote into an ingest. */
+struct thread_entry {
+	__u64 cookie;
+	__u64 bytes;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, struct thread_entry);
+} threads SEC(".maps");
+
+struct vote_key {
+	__u64 cookie;
+	__u64 super_block;
+	__u64 inode;
+};
+
+struct vote {
+	__u64 bytes;
+	__u64 mark;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct vote_key);
+	__type(value, struct vote);
+} votes SEC(".maps");
+
+struct caller {
+	__u64 goroutine;
+	__u32 tgid;
+	__u32 thread;
+	__u32 epoch;
+	__u32 unused;
+};
+
+/* Whether the current task belongs to a watched process; fills all but the goroutine. */
+static __always_inline int watched(struct caller *caller)
+{
+	__u32 zero = 0;
+	struct targets *wanted = bpf_map_lookup_elem(&targets, &zero);
+	if (!wanted || wanted->count == 0)
+		return 0;
+	if (wanted->namespace_ino) {
+		struct bpf_pidns_info ids = {};
+		if (bpf_get_ns_current_pid_tgid(wanted->namespace_dev, wanted->namespace_ino, &ids,
+						sizeof(ids)))
+			return 0;
+		caller->tgid = ids.tgid;
+		caller->thread = ids.pid;
+	} else {
+		__u64 ids = bpf_get_current_pid_tgid();
+		caller->tgid = ids >> 32;
+		caller->thread = (__u32)ids;
+	}
+	if (caller->tgid == 0)
+		return 0;
+	if (caller->tgid != wanted->pids[0] && caller->tgid != wanted->pids[1] &&
+	    caller->tgid != wanted->pids[2] && caller->tgid != wanted->pids[3])
+		return 0;
+	__u64 *now = bpf_map_lookup_elem(&epoch, &zero);
+	caller->epoch = now ? *now : 0;
+	return 1;
+}
+
+static __always_inline void *reserve(__u64 size)
+{
+	void *record = bpf_ringbuf_reserve(&records, size, 0);
+	if (!record) {
+		__u32 zero = 0;
+		__u64 *count = bpf_map_lookup_elem(&lost, &zero);
+		if (count)
+			*count += 1;
+		__u64 *now = bpf_map_lookup_elem(&epoch, &zero);
+		if (now)
+			__sync_fetch_and_add(now, 1);
+	}
+	return record;
+}
+
+static __always_inline void fill_header(struct header *header, __u32 kind, const struct caller *caller)
+{
+	header->kind = kind;
+	header->epoch = caller->epoch;
+	header->at_ns = bpf_ktime_get_ns();
+	header->goroutine = caller->goroutine;
+	header->tgid = caller->tgid;
+	header->thread = caller->thread;
+}
+
+static __always_inline struct goroutine *goroutine_of(const struct caller *caller)
+{
+	struct goroutine_key key = { .goroutine = caller->goroutine, .tgid = caller->tgid };
+	struct goroutine *known = bpf_map_lookup_elem(&goroutines, &key);
+	if (known && known->epoch == caller->epoch)
+		return known;
+	/* New, or last seen before a record was lost: forget, and say all of it again. */
+	__u32 zero = 0;
+	struct goroutine *empty = bpf_map_lookup_elem(&blank, &zero);
+	if (!empty || bpf_map_update_elem(&goroutines, &key, empty, BPF_ANY))
+		return 0;
+	known = bpf_map_lookup_elem(&goroutines, &key);
+	if (known)
+		known->epoch = caller->epoch;
+	return known;
+}
+
+static __always_inline void fill_endpoints(struct endpoints *ends, struct sock *sk)
+{
+	ends->family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	ends->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
+	ends->remote_port = __builtin_bswap16(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	ends->unused = 0;
+	__builtin_memset(ends->local, 0, sizeof(ends->local));
+	__builtin_memset(ends->remote, 0, sizeof(ends->remote));
+	if (ends->family == AF_INET) {
+		bpf_core_read(ends->local, 4, &sk->__sk_common.skc_rcv_saddr);
+		bpf_core_read(ends->remote, 4, &sk->__sk_common.skc_daddr);
+	} else if (bpf_core_field_exists(sk->__sk_common.skc_v6_daddr)) {
+		bpf_core_read(ends->local, 16, &sk->__sk_common.skc_v6_rcv_saddr);
+		bpf_core_read(ends->remote, 16, &sk->__sk_common.skc_v6_daddr);
+	}
+}
+
+static __always_inline int is_tcp(struct sock *sk)
+{
+	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	return (family == AF_INET || family == AF_INET6) && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP;
+}
+
+/* Bytes of `sk` reached user space through this goroutine and this thread. */
+static __always_inline void on_read(const struct caller *caller, struct sock *sk, __u64 cookie, __u64 bytes)
+{
+	struct socket_entry *socket = bpf_map_lookup_elem(&sockets, &cookie);
+	if (!socket) {
+		struct socket_entry fresh = {};
+		bpf_map_update_elem(&sockets, &cookie, &fresh, BPF_NOEXIST);
+		socket = bpf_map_lookup_elem(&sockets, &cookie);
+		if (!socket)
+			return;
+	}
+	__sync_fetch_and_add(&socket->bytes, bytes);
+
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct thread_entry *last = bpf_map_lookup_elem(&threads, &thread);
+	if (last && last->cookie == cookie) {
+		last->bytes += bytes;
+	} else {
+		struct thread_entry fresh = { .cookie = cookie, .bytes = bytes };
+		bpf_map_update_elem(&threads, &thread, &fresh, BPF_ANY);
+	}
+
+	struct goroutine *goroutine = goroutine_of(caller);
+	if (!goroutine)
+		return;
+	if (goroutine->cookie != cookie || socket->reader != caller->goroutine ||
+	    socket->reader_tgid != caller->tgid) {
+		if (goroutine->cookie != cookie)
+			goroutine->confirm = 1;
+		goroutine->cookie = cookie;
+		goroutine->run = 0;
+		goroutine->mark = 0;
+		socket->reader = caller->goroutine;
+		socket->reader_tgid = caller->tgid;
+	}
+	goroutine->run += bytes;
+	goroutine->read_in_directory += bytes;
+	if (goroutine->run < goroutine->mark)
+		return;
+	__u64 step = socket->bytes / 8;
+	if (step < SOCKET_STEP)
+		step = SOCKET_STEP;
+	goroutine->mark = goroutine->run < FIRST_MARK ? FIRST_MARK : goroutine->run + step;
+
+	struct socket_read *record = reserve(sizeof(*record));
+	if (!record)
+		return;
+	fill_header(&record->header, RECORD_SOCKET_READ, caller);
+	record->cookie = cookie;
+	record->bytes_by_goroutine = goroutine->run;
+	record->bytes_total = socket->bytes;
+	fill_endpoints(&record->endpoints, sk);
+	bpf_ringbuf_submit(record, 0);
+}
+
+/* A file name's beginning, as one number: comparing it costs one instruction. */
+static __always_inline __u32 part_of(const char *name)
+{
+	if (name[0] == 'd' && name[1] == 'a' && name[2] == 't' && name[3] == 'a' && name[4] == 0)
+		return PART_DATA;
+	if (name[0] == 'r' && name[1] == 'e' && name[2] == 'f')
+		return PART_REF;
+	if (name[0] == 's' && name[1] == 't' && name[2] == 'a')
+		return PART_STARTED_AT;
+	if (name[0] == 'u' && name[1] == 'p' && name[2] == 'd')
+		return PART_UPDATED_AT;
+	if (name[0] == 't' && name[1] == 'o' && name[2] == 't')
+		return PART_TOTAL;
+	return PART_OTHER;
+}
+
+static __always_inline int is_ingest(const char *name)
+{
+	return name[0] == 'i' && name[1] == 'n' && name[2] == 'g' && name[3] == 'e' && name[4] == 's' &&
+	       name[5] == 't' && name[6] == 0;
+}
+
+static __always_inline int same_file(const struct file_key *a, const struct file_key *b)
+{
+	return a->set && b->set && a->inode == b->inode && a->super_block == b->super_block &&
+	       a->generation == b->generation;
+}
+
+static __always_inline void say_touched(const struct caller *caller, const struct goroutine *goroutine,
+					struct inode *inode, __u32 part)
+{
+	struct file_touched *record = reserve(sizeof(*record));
+	if (!record)
+		return;
+	fill_header(&record->header, RECORD_FILE_TOUCHED, caller);
+	record->inode = BPF_CORE_READ(inode, i_ino);
+	record->dev = BPF_CORE_READ(inode, i_sb, s_dev);
+	record->part = part;
+	__builtin_memcpy(record->directory, goroutine->directory, DIRECTORY_LENGTH);
+	bpf_ringbuf_submit(record, 0);
+}
+
+static __always_inline void say_left(const struct caller *caller, struct goroutine *goroutine, struct inode *inode)
+{
+	goroutine->data.set = 0;
+	goroutine->has_directory = 0;
+	struct file_left *record = reserve(sizeof(*record));
+	if (!record)
+		return;
+	fill_header(&record->header, RECORD_FILE_LEFT, caller);
+	record->inode = BPF_CORE_READ(inode, i_ino);
+	record->dev = BPF_CORE_READ(inode, i_sb, s_dev);
+	record->unused = 0;
+	bpf_ringbuf_submit(record, 0);
+}
+
+/* The goroutine writes what it did not read: credit what its thread read since the last write. */
+static __always_inline void vote_by_thread(const struct caller *caller, const struct goroutine *goroutine,
+					   struct inode *inode, const struct file_key *file)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct thread_entry *last = bpf_map_lookup_elem(&threads, &thread);
+	if (!last || last->bytes == 0)
+		return;
+	__u64 bytes = last->bytes;
+	last->bytes = 0;
+
+	struct vote_key key = {
+		.cookie = last->cookie, .super_block = file->super_block, .inode = file->inode
+	};
+	struct vote *vote = bpf_map_lookup_elem(&votes, &key);
+	if (!vote) {
+		struct vote fresh = { .bytes = 0, .mark = VOTE_STEP };
+		bpf_map_update_elem(&votes, &key, &fresh, BPF_NOEXIST);
+		vote = bpf_map_lookup_elem(&votes, &key);
+		if (!vote)
+			return;
+	}
+	__sync_fetch_and_add(&vote->bytes, bytes);
+	__u64 sum = vote->bytes;
+	if (sum < vote->mark)
+		return;
+	vote->mark = sum + (sum / 4 > VOTE_STEP ? sum / 4 : VOTE_STEP);
+
+	struct thread_vote *record = reserve(sizeof(*record));
+	if (!record)
+		return;
+	fill_header(&record->header, RECORD_THREAD_VOTE, caller);
+	record->cookie = key.cookie;
+	record->bytes = sum;
+	record->inode = file->inode;
+	record->dev = BPF_CORE_READ(inode, i_sb, s_dev);
+	record->unused = 0;
+	__builtin_memcpy(record->directory, goroutine->directory, DIRECTORY_LENGTH);
+	bpf_ringbuf_submit(record, 0);
+}
+
+static __always_inline struct dentry *first_alias(struct inode *inode)
+{
+	struct hlist_node *node = BPF_CORE_READ(inode, i_dentry.first);
+	if (!node)
+		return 0;
+	__u64 offset;
+	if (bpf_core_field_exists(struct dentry, d_u.d_alias))
+		offset = bpf_core_field_offset(struct dentry, d_u.d_alias);
+	else
+		offset = bpf_core_field_offset(struct dentry___flat, d_alias);
+	return (struct dentry *)((char *)node - offset);
+}
+
+/* The watched process is changing `inode`. */
+static __always_inline void on_touch(const struct caller *caller, struct inode *inode)
+{
+	if ((BPF_CORE_READ(inode, i_mode) & S_IFMT) != S_IFREG)
+		return;
+	/* A file being created has no name yet; its first write will have one. */
+	struct dentry *entry = first_alias(inode);
+	if (!entry)
+		return;
+	struct dentry *directory = BPF_CORE_READ(entry, d_parent);
+	struct goroutine *goroutine = goroutine_of(caller);
+	if (!directory || !goroutine)
+		return;
+	struct file_key file = {
+		.super_block = (__u64)BPF_CORE_READ(inode, i_sb),
+		.inode = BPF_CORE_READ(inode, i_ino),
+		.generation = BPF_CORE_READ(inode, i_generation),
+		.set = 1,
+	};
+	if (same_file(&goroutine->seen, &file) && goroutine->seen_directory == (__u64)directory) {
+		if (!goroutine->seen_is_data)
+			return;
+		if (goroutine->read_in_directory == 0) {
+			vote_by_thread(caller, goroutine, inode, &file);
+		} else if (goroutine->confirm) {
+			goroutine->confirm = 0;
+			say_touched(caller, goroutine, inode, PART_DATA);
+		}
+		return;
+	}
+	goroutine->seen = file;
+	goroutine->seen_directory = (__u64)directory;
+	goroutine->seen_is_data = 0;
+
+	char name[8] = {};
+	const unsigned char *text = BPF_CORE_READ(directory, d_parent, d_name.name);
+	if (bpf_probe_read_kernel_str(name, sizeof(name), text) != sizeof("ingest") || !is_ingest(name)) {
+		if (same_file(&goroutine->data, &file))
+			say_left(caller, goroutine, inode);
+		return;
+	}
+
+	char hash[DIRECTORY_LENGTH + 2] = {};
+	text = BPF_CORE_READ(directory, d_name.name);
+	if (bpf_probe_read_kernel_str(hash, sizeof(hash), text) != DIRECTORY_LENGTH + 1)
+		return;
+	int changed = !goroutine->has_directory;
+	for (int i = 0; i < DIRECTORY_LENGTH; i++) {
+		if (goroutine->directory[i] != hash[i])
+			changed = 1;
+	}
+	if (changed) {
+		__builtin_memcpy(goroutine->directory, hash, DIRECTORY_LENGTH);
+		goroutine->has_directory = 1;
+		goroutine->data.set = 0;
+		goroutine->cookie = 0;
+		goroutine->read_in_directory = 0;
+	}
+	text = BPF_CORE_READ(entry, d_name.name);
+	__builtin_memset(name, 0, sizeof(name));
+	bpf_probe_read_kernel_str(name, sizeof(name), text);
+	__u32 part = part_of(name);
+	if (part == PART_DATA) {
+		goroutine->data = file;
+		goroutine->seen_is_data = 1;
+		goroutine->confirm = 0;
+	}
+	say_touched(caller, goroutine, inode, part);
+}
+
+#endif

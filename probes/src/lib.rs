@@ -1,0 +1,21 @@
+//! The kernel's view of a pull: which TCP socket of containerd feeds which ingest of its content store.
+//!
+//! [`Probes`] loads a handful of eBPF programs and hands out typed [`Record`]s; [`attribution`] turns records
+//! into "socket C feeds ingest D", purely. Nothing here decides or acts, and nothing else depends on it:
+//! without BTF or privileges loading fails with an error that says so, and the node agent goes on without.
+
+pub mod attribution;
+mod decode;
+mod load;
+mod memory;
+mod object;
+mod privilege;
+mod probes;
+mod record;
+
+pub use decode::{DecodeError, decode};
+pub use load::{Level, LoadError, Options, Strategy};
+pub use memory::release_memory;
+pub use privilege::Capability;
+pub use probes::{MAX_TARGETS, ReadError, Probes, WatchError};
+pub use record::{Caller, FileId, IngestDirectory, IngestPart, Record, TcpState, plain_ipv4};
