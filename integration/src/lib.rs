@@ -1,0 +1,26 @@
+//! The test harness: real containerds, a registry that can misbehave, and measurements taken from the outside.
+//!
+//! Scenario tests, the demo and the benches stand on it. Nothing here knows magi: what a run reports about itself is
+//! compared with what the registry sent, what containerd's API says, and what the pull returned.
+//!
+//! Start with [`Containerd::start`], [`Registry::start`], [`image::ImageBuilder`] and [`Cri::pull`].
+#![expect(
+    clippy::expect_used,
+    reason = "a harness may stop at the first broken assumption, with its message"
+)]
+
+pub mod api;
+pub mod channel;
+pub mod containerd;
+pub mod cri;
+pub mod image;
+pub mod parts;
+pub mod process;
+pub mod registry;
+pub mod residue;
+pub mod wait;
+
+pub use api::Api;
+pub use containerd::{Containerd, Line};
+pub use cri::{Cri, Pod};
+pub use registry::{Behaviour, Registry};

@@ -1,0 +1,412 @@
+//! A registry for tests: the OCI distribution API over HTTP/1.1, plain or TLS, on IPv4 and IPv6 loopback.
+//!
+//! It serves good images well and bad ones as badly as asked, from memory or generated on the way, and keeps a log of what
+//! it really sent. It runs on threads of its own: a test that blocks does not slow it.
+
+mod auth;
+mod behaviour;
+mod body;
+pub mod content;
+mod log;
+mod serve;
+mod store;
+mod tls;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context as TaskContext, Poll};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+
+pub use auth::Auth;
+pub use behaviour::{Behaviour, Body};
+pub use content::Content;
+pub use log::{End, Kind, Log, Request};
+
+use crate::image::Image;
+use serve::Peer;
+use store::{Blob, Manifest, Store};
+use tls::Tls;
+
+/// How a registry is set up. The default is plain HTTP for anybody.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// HTTPS with a certificate authority of its own.
+    pub tls: bool,
+    /// Token authorisation.
+    pub auth: Option<Auth>,
+    /// Size of the kernel's send buffer for accepted sockets, in bytes. A small one keeps "bytes sent" close to what
+    /// the client received; `None` leaves the kernel's choice, for benches of throughput.
+    pub send_buffer: Option<usize>,
+}
+
+impl Options {
+    /// Plain HTTP with a send buffer of 64 KiB.
+    pub fn plain() -> Self {
+        Self {
+            send_buffer: Some(64 << 10),
+            ..Self::default()
+        }
+    }
+
+    /// HTTPS with a send buffer of 64 KiB.
+    pub fn tls() -> Self {
+        Self {
+            tls: true,
+            ..Self::plain()
+        }
+    }
+
+    /// The same with token authorisation.
+    #[must_use]
+    pub fn with_auth(mut self, auth: Auth) -> Self {
+        self.auth = Some(auth);
+        self
+    }
+}
+
+pub(crate) struct Shared {
+    store: Store,
+    log: Log,
+    tokens: auth::Tokens,
+    auth: Option<Auth>,
+    tls: Option<Tls>,
+    send_buffer: Option<usize>,
+    connections: AtomicU64,
+}
+
+impl Shared {
+    fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+}
+
+/// A running registry. Dropping it closes its sockets.
+pub struct Registry {
+    shared: Arc<Shared>,
+    v4: SocketAddr,
+    v6: Option<SocketAddr>,
+    runtime: Option<Runtime>,
+}
+
+impl Registry {
+    /// Plain HTTP, everybody welcome.
+    pub fn start() -> Result<Self> {
+        Self::start_with(Options::plain())
+    }
+
+    /// Starts one with options.
+    pub fn start_with(options: Options) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("registry")
+            .enable_all()
+            .build()
+            .context("start the registry's runtime")?;
+        let shared = Arc::new(Shared {
+            store: Store::default(),
+            log: Log::default(),
+            tokens: auth::Tokens::default(),
+            auth: options.auth,
+            tls: options.tls.then(Tls::new).transpose()?,
+            send_buffer: options.send_buffer,
+            connections: AtomicU64::new(0),
+        });
+        let v4 = listen(&runtime, Ipv4Addr::LOCALHOST.into(), &shared)?;
+        // A machine without IPv6 is no reason to fail.
+        let v6 = listen(&runtime, Ipv6Addr::LOCALHOST.into(), &shared).ok();
+        Ok(Self {
+            shared,
+            v4,
+            v6,
+            runtime: Some(runtime),
+        })
+    }
+
+    /// `127.0.0.1:port`
+    pub fn host(&self) -> String {
+        self.v4.to_string()
+    }
+
+    /// `[::1]:port`, if the machine has IPv6.
+    pub fn host_v6(&self) -> Option<String> {
+        self.v6.map(|address| address.to_string())
+    }
+
+    /// All hosts under which it answers.
+    pub fn hosts(&self) -> Vec<String> {
+        [Some(self.host()), self.host_v6()]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    /// Its IPv4 address.
+    pub fn address(&self) -> SocketAddr {
+        self.v4
+    }
+
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        self.shared.scheme()
+    }
+
+    /// `scheme://127.0.0.1:port`, for redirects to it.
+    pub fn base(&self) -> String {
+        format!("{}://{}", self.scheme(), self.host())
+    }
+
+    /// The file with its authority's certificate, with TLS.
+    pub fn ca_file(&self) -> Option<&Path> {
+        self.shared.tls.as_ref().map(Tls::ca_file)
+    }
+
+    /// A TLS client's configuration that trusts it, with TLS.
+    pub fn client_tls(&self) -> Option<Result<rustls::ClientConfig>> {
+        self.shared.tls.as_ref().map(Tls::client)
+    }
+
+    /// `127.0.0.1:port/repository:tag`
+    pub fn reference(&self, repository: &str, tag: &str) -> String {
+        format!("{}/{repository}:{tag}", self.host())
+    }
+
+    /// Publishes an image under a tag, with all its blobs, and gives its reference.
+    pub fn put(&self, repository: &str, tag: &str, image: &Image) -> String {
+        for layer in &image.layers {
+            self.put_blob(repository, &layer.digest, layer.content.clone(), true);
+        }
+        self.put_blob(
+            repository,
+            &image.config.digest,
+            Content::Memory(image.config.bytes.clone()),
+            false,
+        );
+        for child in &image.children {
+            self.put_manifest(
+                repository,
+                None,
+                &child.media_type,
+                child.bytes.clone(),
+                Some(&child.digest),
+            );
+        }
+        let top = &image.manifest;
+        self.put_manifest(
+            repository,
+            Some(tag),
+            &top.media_type,
+            top.bytes.clone(),
+            Some(&top.digest),
+        );
+        self.reference(repository, tag)
+    }
+
+    /// Publishes arbitrary bytes as a manifest and gives their digest: the one claimed, else the right one.
+    pub fn put_manifest(
+        &self,
+        repository: &str,
+        tag: Option<&str>,
+        media_type: &str,
+        bytes: Bytes,
+        claimed_digest: Option<&str>,
+    ) -> String {
+        let digest = claimed_digest.map_or_else(|| content::digest_of(&bytes), str::to_owned);
+        let manifest = Manifest {
+            media_type: media_type.to_owned(),
+            digest: digest.clone(),
+            bytes,
+        };
+        self.shared.store.put_manifest(repository, tag, manifest);
+        digest
+    }
+
+    /// Publishes a blob under any digest.
+    pub fn put_blob(&self, repository: &str, digest: &str, content: Content, is_layer: bool) {
+        self.shared.store.put_blob(
+            repository,
+            digest,
+            Blob {
+                content,
+                is_layer,
+                behaviour: None,
+            },
+        );
+    }
+
+    /// Sets how a repository answers, from the next request on.
+    pub fn behave(&self, repository: &str, behaviour: Behaviour) {
+        self.shared.store.behave(repository, behaviour);
+    }
+
+    /// Sets how one blob answers, instead of its repository's behaviour.
+    pub fn behave_blob(&self, repository: &str, digest: &str, behaviour: Behaviour) -> Result<()> {
+        ensure!(
+            self.shared.store.behave_blob(repository, digest, behaviour),
+            "{repository} has no blob {digest}"
+        );
+        Ok(())
+    }
+
+    /// What it saw and sent.
+    pub fn log(&self) -> &Log {
+        &self.shared.log
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Not waiting: a drop within another runtime may not block.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn listen(runtime: &Runtime, address: IpAddr, shared: &Arc<Shared>) -> Result<SocketAddr> {
+    let listener =
+        std::net::TcpListener::bind((address, 0)).with_context(|| format!("listen on {address}"))?;
+    listener
+        .set_nonblocking(true)
+        .context("make the listener non-blocking")?;
+    let local = listener.local_addr().context("read the listener's address")?;
+    let _within = runtime.enter();
+    let listener = TcpListener::from_std(listener).context("register the listener")?;
+    runtime.spawn(accept(listener, Arc::clone(shared)));
+    Ok(local)
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let shared = Arc::clone(&shared);
+                // A connection that fails is the client's matter; the log shows how far it came.
+                tokio::spawn(async move {
+                    let _ = connection(stream, peer, shared).await;
+                });
+            }
+            // Out of descriptors, say: let some go first.
+            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) -> Result<()> {
+    if let Some(bytes) = shared.send_buffer {
+        // The kernel doubles the value for its own bookkeeping.
+        rustix::net::sockopt::set_socket_send_buffer_size(&stream, bytes / 2)
+            .context("set the send buffer")?;
+    }
+    stream.set_nodelay(true).context("set TCP_NODELAY")?;
+    let written = Arc::new(AtomicU64::new(0));
+    let peer = Peer {
+        connection: shared.connections.fetch_add(1, Ordering::Relaxed),
+        peer,
+        local: stream.local_addr().context("read the local address")?,
+        written: Arc::clone(&written),
+    };
+    match &shared.tls {
+        None => {
+            converse(
+                Counted {
+                    inner: stream,
+                    written,
+                },
+                peer,
+                shared,
+            )
+            .await
+        }
+        Some(tls) => {
+            let mut stream = tls.acceptor.accept(stream).await.context("TLS handshake")?;
+            // Else the session hides up to 64 KiB that the socket has not taken.
+            stream.get_mut().1.set_buffer_limit(Some(16 << 10));
+            converse(
+                Counted {
+                    inner: stream,
+                    written,
+                },
+                peer,
+                shared,
+            )
+            .await
+        }
+    }
+}
+
+async fn converse<S>(stream: S, peer: Peer, shared: Arc<Shared>) -> Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| serve::exchange(Arc::clone(&shared), peer.clone(), request));
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .max_buf_size(64 << 10)
+        .serve_connection(TokioIo::new(stream), service)
+        .await
+        .context("serve")
+}
+
+/// Counts what the connection below took, so that bytes which only sit in a buffer of ours do not count as sent.
+struct Counted<S> {
+    inner: S,
+    written: Arc<AtomicU64>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut TaskContext<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let poll = Pin::new(&mut this.inner).poll_write(cx, bytes);
+        if let Poll::Ready(Ok(count)) = &poll {
+            this.written.fetch_add(*count as u64, Ordering::Relaxed);
+        }
+        poll
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let poll = Pin::new(&mut this.inner).poll_write_vectored(cx, slices);
+        if let Poll::Ready(Ok(count)) = &poll {
+            this.written.fetch_add(*count as u64, Ordering::Relaxed);
+        }
+        poll
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+    }
+}
