@@ -62,6 +62,7 @@ struct inode {
 	struct super_block *i_sb;
 	unsigned long i_ino;
 	__u32 i_generation;
+	unsigned int i_nlink;
 	struct hlist_head i_dentry;
 } KERNEL_STRUCT;
 

@@ -13,6 +13,8 @@
 #define MAX_TARGETS 4
 #define FIRST_MARK (64 * 1024)
 #define SOCKET_STEP (256 * 1024)
+/* A slow socket is spoken of at least this often, if it delivers at all. */
+#define SOCKET_PATIENCE_NS 5000000000ULL
 #define VOTE_STEP (1024 * 1024)
 
 struct targets {
@@ -74,6 +76,7 @@ struct goroutine {
 	__u64 cookie;
 	__u64 run;
 	__u64 mark;
+	__u64 said_at_ns;
 	/* Bytes from any socket since it took its ingest directory. */
 	__u64 read_in_directory;
 	__u32 epoch;
@@ -81,7 +84,7 @@ struct goroutine {
 	__u8 has_directory;
 	/* Another socket was read since `data` was last reported. */
 	__u8 confirm;
-	__u8 unused;
+	__u8 part;
 	char directory[DIRECTORY_LENGTH];
 };
 
@@ -284,8 +287,10 @@ static __always_inline void on_read(const struct caller *caller, struct sock *sk
 	}
 	goroutine->run += bytes;
 	goroutine->read_in_directory += bytes;
-	if (goroutine->run < goroutine->mark)
+	__u64 now = bpf_ktime_get_ns();
+	if (goroutine->run < goroutine->mark && now - goroutine->said_at_ns < SOCKET_PATIENCE_NS)
 		return;
+	goroutine->said_at_ns = now;
 	__u64 step = socket->bytes / 8;
 	if (step < SOCKET_STEP)
 		step = SOCKET_STEP;
@@ -431,10 +436,14 @@ static __always_inline void on_touch(const struct caller *caller, struct inode *
 		.generation = BPF_CORE_READ(inode, i_generation),
 		.set = 1,
 	};
+	int is_own_data = same_file(&goroutine->data, &file);
+	/* Removing a file changes it too, but feeds nothing; bytes into an unlinked file still count. */
+	if (!is_own_data && BPF_CORE_READ(inode, i_nlink) == 0)
+		return;
 	if (same_file(&goroutine->seen, &file) && goroutine->seen_directory == (__u64)directory) {
 		if (!goroutine->seen_is_data)
 			return;
-		if (goroutine->read_in_directory == 0) {
+		if (goroutine->read_in_directory < FIRST_MARK) {
 			vote_by_thread(caller, goroutine, inode, &file);
 		} else if (goroutine->confirm) {
 			goroutine->confirm = 0;
@@ -449,7 +458,7 @@ static __always_inline void on_touch(const struct caller *caller, struct inode *
 	char name[8] = {};
 	const unsigned char *text = BPF_CORE_READ(directory, d_parent, d_name.name);
 	if (bpf_probe_read_kernel_str(name, sizeof(name), text) != sizeof("ingest") || !is_ingest(name)) {
-		if (same_file(&goroutine->data, &file))
+		if (is_own_data)
 			say_left(caller, goroutine, inode);
 		return;
 	}
@@ -458,7 +467,11 @@ static __always_inline void on_touch(const struct caller *caller, struct inode *
 	text = BPF_CORE_READ(directory, d_name.name);
 	if (bpf_probe_read_kernel_str(hash, sizeof(hash), text) != DIRECTORY_LENGTH + 1)
 		return;
-	int changed = !goroutine->has_directory;
+	text = BPF_CORE_READ(entry, d_name.name);
+	__builtin_memset(name, 0, sizeof(name));
+	bpf_probe_read_kernel_str(name, sizeof(name), text);
+	__u32 part = part_of(name);
+	int changed = !goroutine->has_directory || part == PART_REF;
 	for (int i = 0; i < DIRECTORY_LENGTH; i++) {
 		if (goroutine->directory[i] != hash[i])
 			changed = 1;
@@ -470,10 +483,10 @@ static __always_inline void on_touch(const struct caller *caller, struct inode *
 		goroutine->cookie = 0;
 		goroutine->read_in_directory = 0;
 	}
-	text = BPF_CORE_READ(entry, d_name.name);
-	__builtin_memset(name, 0, sizeof(name));
-	bpf_probe_read_kernel_str(name, sizeof(name), text);
-	__u32 part = part_of(name);
+	/* `updatedat` follows `startedat` when an ingest is opened; else a writer gives up. */
+	if (part == PART_UPDATED_AT && goroutine->part != PART_STARTED_AT)
+		goroutine->has_directory = 0;
+	goroutine->part = part;
 	if (part == PART_DATA) {
 		goroutine->data = file;
 		goroutine->seen_is_data = 1;

@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use magi_probes::attribution::Attribution;
 use magi_probes::{Level, Options, Probes, Strategy, release_memory};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -23,10 +24,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("released {}", resident()?);
     println!("level {:?} {:?}", probes.level(), probes.fell_back());
     probes.watch(&pids)?;
+    let mut attribution = Attribution::new();
     loop {
         let mut ready = [PollFd::new(&probes, PollFlags::IN)];
         poll(&mut ready, Some(&Timespec::try_from(Duration::from_secs(1))?))?;
-        while probes.drain(1024, &mut |record| println!("{record:?}")) == 1024 {}
+        let mut show = |record| {
+            println!("{record:?}");
+            attribution.observe(&record, &mut |change| println!("=> {change:?}"));
+        };
+        while probes.drain(1024, &mut show) == 1024 {}
         let lost = probes.lost()?;
         if lost > 0 {
             println!("lost {lost}");

@@ -5,6 +5,7 @@
 //! without BTF or privileges loading fails with an error that says so, and the node agent goes on without.
 
 pub mod attribution;
+mod bounded;
 mod decode;
 mod load;
 mod memory;
