@@ -1,1 +1,1 @@
-//! magi-node-api
+//! The node's control contract.

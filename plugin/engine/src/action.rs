@@ -1,5 +1,7 @@
 //! Everything that the engine can want done.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::audit::AuditRecord;
@@ -123,6 +125,19 @@ pub enum LeverOutcome {
         /// Why.
         why: String,
     },
+}
+
+impl fmt::Display for LeverOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done { count } => write!(f, "done: {count}"),
+            Self::AlreadyGone => f.write_str("already-gone"),
+            Self::NotAsExpected { what } => write!(f, "not-as-expected: {what}"),
+            Self::Unsupported { why } => write!(f, "unsupported: {why}"),
+            Self::Failed { why } => write!(f, "failed: {why}"),
+            Self::IntentNotWritten { why } => write!(f, "intent-not-written: {why}"),
+        }
+    }
 }
 
 /// The answer to a question.

@@ -8,6 +8,8 @@ pub const MAX_PULLS: usize = 4096;
 pub const MAX_MANIFESTS_PER_PULL: usize = 32;
 /// Layers of one manifest; the sources refuse longer ones before the engine sees them.
 pub const MAX_LAYERS: usize = 16_384;
+/// Layers of one pull that a report names.
+pub const MAX_LAYERS_REPORTED: usize = 128;
 /// Ingests, content digests or snapshots of one lease that are looked at.
 pub const MAX_RESOURCES_PER_LEASE: usize = 20_000;
 /// Sockets whose ingest is known.
@@ -18,8 +20,6 @@ pub const MAX_QUESTIONS: usize = 256;
 pub const MAX_ENDED: usize = 256;
 /// Condemned pulls that have ended and whose leftovers are still watched.
 pub const MAX_AFTERMATHS: usize = 1024;
-/// Pieces of evidence of one kind that a record names; more would say nothing new.
-pub const MAX_EVIDENCE: usize = 16;
 
 /// How long a lever may take to bring its pull to an end before the next one is tried (16–70 ms measured).
 pub const VERIFY_WITHIN: Duration = Duration::from_millis(1_000);

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::action::LeverOutcome;
 use crate::evidence::{Source, TieMethod};
 use crate::ids::{
-    AttemptId, Cookie, Digest, IngestDir, IngestKey, IngestRef, LeaseKey, PullId, RequestId, SnapshotName, SocketName,
+    AttemptId, Cookie, Digest, IngestDir, IngestKey, IngestRef, LeaseKey, PullId, RequestId, SnapshotName,
+    SocketName,
 };
 use crate::manifest::Manifest;
 use crate::policy::Policy;

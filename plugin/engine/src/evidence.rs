@@ -147,8 +147,15 @@ impl Evidence {
             | Self::DeclaredLayer { .. }
             | Self::IngestOverrun { .. }
             | Self::LeaseInFlight { .. } => Source::Containerd,
-            Self::SocketFeeds { method: TieMethod::Goroutine | TieMethod::Thread, .. } => Source::Probes,
-            Self::SocketFeeds { method: TieMethod::ByteCount, .. } | Self::SocketsOpen { .. } => Source::SocketTable,
+            Self::SocketFeeds {
+                method: TieMethod::Goroutine | TieMethod::Thread,
+                ..
+            } => Source::Probes,
+            Self::SocketFeeds {
+                method: TieMethod::ByteCount,
+                ..
+            }
+            | Self::SocketsOpen { .. } => Source::SocketTable,
             Self::Asked { .. } => Source::Operator,
         }
     }
@@ -168,13 +175,49 @@ impl Evidence {
     }
 }
 
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DeclaredImage { declared, limit, .. } => {
+                write!(
+                    f,
+                    "the manifest declares {declared} bytes, {limit} are allowed for an image"
+                )
+            }
+            Self::DeclaredLayer {
+                layer,
+                declared,
+                limit,
+                ..
+            } => {
+                write!(
+                    f,
+                    "the manifest declares {declared} bytes for layer {layer}, {limit} are allowed for a layer"
+                )
+            }
+            Self::IngestOverrun {
+                ingest,
+                offset,
+                total,
+            } => {
+                write!(f, "{offset} bytes are stored for {ingest}, {total} were declared")
+            }
+            Self::SocketFeeds { socket, ingest, .. } => write!(f, "socket {socket} feeds {ingest}"),
+            Self::LeaseInFlight { ingests } => write!(f, "the lease is in flight with {ingests} ingests"),
+            Self::SocketsOpen { count } => write!(f, "{count} sockets of containerd are open"),
+            Self::Asked { actor } => write!(f, "{actor} asked for it"),
+        }
+    }
+}
+
 /// The pairs of sources that suffice for a reason, any one of them.
 #[must_use]
 pub const fn sufficient_pairs(reason: Reason) -> &'static [(Source, Source)] {
     match reason {
-        Reason::ImageTooLarge | Reason::LayerTooLarge | Reason::LayerOverrunsManifest => {
-            &[(Source::Containerd, Source::Probes), (Source::Containerd, Source::SocketTable)]
-        }
+        Reason::ImageTooLarge | Reason::LayerTooLarge | Reason::LayerOverrunsManifest => &[
+            (Source::Containerd, Source::Probes),
+            (Source::Containerd, Source::SocketTable),
+        ],
         Reason::Operator => &[
             (Source::Operator, Source::Containerd),
             (Source::Operator, Source::Probes),
@@ -187,5 +230,7 @@ pub const fn sufficient_pairs(reason: Reason) -> &'static [(Source, Source)] {
 #[must_use]
 pub fn suffices(reason: Reason, evidence: &[Evidence]) -> bool {
     let sources: BTreeSet<Source> = evidence.iter().map(Evidence::source).collect();
-    sufficient_pairs(reason).iter().any(|(a, b)| sources.contains(a) && sources.contains(b))
+    sufficient_pairs(reason)
+        .iter()
+        .any(|(a, b)| sources.contains(a) && sources.contains(b))
 }

@@ -133,16 +133,26 @@ impl Digest {
     /// # Errors
     /// The text is no digest, or too long for one.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        let wrong = || NameError::NotADigest { text: text.chars().take(80).collect() };
+        let wrong = || NameError::NotADigest {
+            text: text.chars().take(80).collect(),
+        };
         if text.len() > 160 {
             return Err(wrong());
         }
         let (algorithm, encoded) = text.split_once(':').ok_or_else(wrong)?;
         let algorithm_ok = !algorithm.is_empty()
-            && algorithm.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+._-".contains(&b));
-        let encoded_ok =
-            encoded.len() >= 32 && encoded.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        if algorithm_ok && encoded_ok { Ok(Self(text.into())) } else { Err(wrong()) }
+            && algorithm
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+._-".contains(&b));
+        let encoded_ok = encoded.len() >= 32
+            && encoded
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if algorithm_ok && encoded_ok {
+            Ok(Self(text.into()))
+        } else {
+            Err(wrong())
+        }
     }
 
     /// The text, `algorithm:hex`.
@@ -260,7 +270,7 @@ impl IngestDir {
     #[must_use]
     pub fn parse(name: &[u8]) -> Option<Self> {
         let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
-        let (pairs, rest) = name.as_chars::<2>();
+        let (pairs, rest) = name.as_chunks::<2>();
         if pairs.len() != 32 || !rest.is_empty() {
             return None;
         }
@@ -287,7 +297,9 @@ impl fmt::Debug for IngestDir {
 impl TryFrom<String> for IngestDir {
     type Error = NameError;
     fn try_from(text: String) -> Result<Self, NameError> {
-        Self::parse(text.as_bytes()).ok_or(NameError::NotADigest { text: text.chars().take(80).collect() })
+        Self::parse(text.as_bytes()).ok_or(NameError::NotADigest {
+            text: text.chars().take(80).collect(),
+        })
     }
 }
 

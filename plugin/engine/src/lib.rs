@@ -23,6 +23,8 @@ mod judge;
 mod pairing;
 mod pull;
 mod pursuit;
+mod questions;
+mod ties;
 
 pub use action::{Action, Effects, Lever};
 pub use audit::AuditRecord;

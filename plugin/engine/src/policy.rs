@@ -30,27 +30,53 @@ impl fmt::Display for Mode {
 }
 
 /// A glob: `*` stands for any run of characters, slashes included, `?` for one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Pattern(WildMatch);
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct Pattern {
+    text: Box<str>,
+    compiled: WildMatch,
+}
 
 impl Pattern {
     /// Compiles the glob; every text is a valid one.
     #[must_use]
     pub fn new(text: &str) -> Self {
-        Self(WildMatch::new(text))
+        Self {
+            text: text.into(),
+            compiled: WildMatch::new(text),
+        }
     }
 
     /// Whether it covers the whole of `text`.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
-        self.0.matches(text)
+        self.compiled.matches(text)
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Pattern {}
+
+impl From<String> for Pattern {
+    fn from(text: String) -> Self {
+        Self::new(&text)
+    }
+}
+
+impl From<Pattern> for String {
+    fn from(pattern: Pattern) -> Self {
+        pattern.text.into()
     }
 }
 
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
+        f.write_str(&self.text)
     }
 }
 
@@ -113,7 +139,11 @@ impl Default for Policy {
             rules: Vec::new(),
             fallback: RuleVerdict::Limit {
                 mode: Mode::Observe,
-                limits: Limits { image: None, layer: None, overrun: Some(0) },
+                limits: Limits {
+                    image: None,
+                    layer: None,
+                    overrun: Some(0),
+                },
             },
         }
     }
@@ -152,12 +182,18 @@ impl Policy {
             if cover == Cover::No {
                 continue;
             }
-            ways.push(Applied { rule: Some(&rule.name), verdict: rule.verdict });
+            ways.push(Applied {
+                rule: Some(&rule.name),
+                verdict: rule.verdict,
+            });
             if cover == Cover::Yes {
                 return ways;
             }
         }
-        ways.push(Applied { rule: None, verdict: self.fallback });
+        ways.push(Applied {
+            rule: None,
+            verdict: self.fallback,
+        });
         ways
     }
 }
@@ -175,7 +211,10 @@ impl Rule {
         } else if repositories.is_empty() {
             Cover::Perhaps
         } else {
-            let hits = repositories.iter().filter(|r| self.images.iter().any(|p| p.matches(r.as_str()))).count();
+            let hits = repositories
+                .iter()
+                .filter(|r| self.images.iter().any(|p| p.matches(r.as_str())))
+                .count();
             match hits {
                 0 => Cover::No,
                 n if n == repositories.len() => Cover::Yes,
@@ -196,11 +235,18 @@ mod tests {
 
     fn rule(name: &str, namespaces: &[&str], images: &[&str], verdict: RuleVerdict) -> Rule {
         let patterns = |texts: &[&str]| texts.iter().map(|t| Pattern::new(t)).collect();
-        Rule { name: name.to_owned(), namespaces: patterns(namespaces), images: patterns(images), verdict }
+        Rule {
+            name: name.to_owned(),
+            namespaces: patterns(namespaces),
+            images: patterns(images),
+            verdict,
+        }
     }
 
     fn names(ways: &[Applied<'_>]) -> Vec<String> {
-        ways.iter().map(|way| way.rule.unwrap_or("fallback").to_owned()).collect()
+        ways.iter()
+            .map(|way| way.rule.unwrap_or("fallback").to_owned())
+            .collect()
     }
 
     fn repository(text: &str) -> RepositoryName {
@@ -216,8 +262,14 @@ mod tests {
             ],
             ..Policy::default()
         };
-        assert_eq!(names(&policy.applied(None, &[repository("registry.example/base/os")])), ["base"]);
-        assert_eq!(names(&policy.applied(None, &[repository("registry.example/app")])), ["all"]);
+        assert_eq!(
+            names(&policy.applied(None, &[repository("registry.example/base/os")])),
+            ["base"]
+        );
+        assert_eq!(
+            names(&policy.applied(None, &[repository("registry.example/app")])),
+            ["all"]
+        );
     }
 
     #[test]
@@ -231,7 +283,10 @@ mod tests {
         };
         assert_eq!(names(&policy.applied(None, &[])), ["team", "host", "fallback"]);
         let known = PodNamespace::new("other").unwrap();
-        assert_eq!(names(&policy.applied(Some(&known), &[repository("b.example/x")])), ["fallback"]);
+        assert_eq!(
+            names(&policy.applied(Some(&known), &[repository("b.example/x")])),
+            ["fallback"]
+        );
         let two = [repository("a.example/x"), repository("b.example/x")];
         assert_eq!(names(&policy.applied(Some(&known), &two)), ["host", "fallback"]);
     }

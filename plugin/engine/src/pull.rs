@@ -1,0 +1,302 @@
+//! One pull in flight: what is known of it, and what follows from that alone.
+//!
+//! Changed by: a look at containerd (lease, ingests, snapshots), a manifest that was read, the judge's verdict, and
+//! the pursuit of that verdict. Nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::audit::PullFacts;
+use crate::bounds::{MAX_LAYERS_REPORTED, MAX_MANIFESTS_PER_PULL};
+use crate::event::{Feed, IngestView, LeaseView};
+use crate::evidence::{Evidence, Reason, TieMethod};
+use crate::ids::{Digest, IngestDir, IngestRef, LeaseKey, PullId, RepositoryName, SnapshotName, SocketName};
+use crate::manifest::{Layer, Manifest, ManifestBody};
+use crate::policy::Mode;
+use crate::pursuit::Pursuit;
+use crate::report::{LayerReport, PullReport, Stage, VerdictReport};
+use crate::time::Time;
+
+/// A pull in flight.
+#[derive(Clone, Debug)]
+pub(crate) struct Pull {
+    pub(crate) id: PullId,
+    pub(crate) lease: LeaseKey,
+    pub(crate) since: Time,
+    pub(crate) declared: Declared,
+    manifests: BTreeMap<Digest, Manifest>,
+    pub(crate) content: BTreeSet<Digest>,
+    pub(crate) ingests: BTreeMap<IngestRef, Ingest>,
+    pub(crate) snapshots: BTreeSet<SnapshotName>,
+    pub(crate) verdict: Option<Verdict>,
+    pub(crate) pursuit: Pursuit,
+    /// Something that a verdict hangs on has changed since the last one.
+    pub(crate) changed: bool,
+    /// The policy has changed: even a verdict that was acted on is open again.
+    pub(crate) reconsider: bool,
+}
+
+/// An ingest that this pull owns.
+#[derive(Clone, Debug)]
+pub(crate) struct Ingest {
+    pub(crate) dir: IngestDir,
+    pub(crate) digest: Option<Digest>,
+    pub(crate) offset: u64,
+    pub(crate) total: u64,
+    /// No longer in containerd's list: committed or given up. Kept for the aftermath.
+    pub(crate) gone: bool,
+}
+
+/// What was decided about a pull.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) reason: Reason,
+    pub(crate) mode: Mode,
+    pub(crate) rule: Option<String>,
+    /// What condemned it; what the kernel adds is looked up when a lever is chosen.
+    pub(crate) evidence: Vec<Evidence>,
+}
+
+impl Pull {
+    pub(crate) fn new(id: PullId, lease: LeaseKey, since: Time) -> Self {
+        Self {
+            id,
+            lease,
+            since,
+            declared: Declared::default(),
+            manifests: BTreeMap::new(),
+            content: BTreeSet::new(),
+            ingests: BTreeMap::new(),
+            snapshots: BTreeSet::new(),
+            verdict: None,
+            pursuit: Pursuit::default(),
+            changed: false,
+            reconsider: false,
+        }
+    }
+
+    /// Whether it is to be stopped, not only reported.
+    pub(crate) fn is_pursued(&self) -> bool {
+        self.verdict
+            .as_ref()
+            .is_some_and(|verdict| verdict.mode == Mode::Enforce)
+    }
+
+    /// Takes over what a look showed of the lease; `ingests` are those of its containerd namespace.
+    pub(crate) fn seen(&mut self, lease: &LeaseView, ingests: &BTreeMap<&IngestRef, &IngestView>) {
+        self.changed = true;
+        self.content.clone_from(&lease.content.iter().cloned().collect());
+        self.snapshots.extend(lease.snapshots.iter().cloned());
+        for ingest in self.ingests.values_mut() {
+            ingest.gone = true;
+        }
+        for reference in &lease.ingests {
+            let Some(view) = ingests.get(reference) else {
+                continue;
+            };
+            let ingest = self.ingests.entry(reference.clone()).or_insert_with(|| Ingest {
+                dir: view.dir,
+                digest: view.digest.clone(),
+                offset: view.offset,
+                total: view.total,
+                gone: false,
+            });
+            ingest.offset = view.offset;
+            ingest.total = view.total;
+            ingest.gone = false;
+        }
+    }
+
+    /// Remembers a manifest; `false` if there are too many already.
+    pub(crate) fn learn(&mut self, manifest: Manifest) -> bool {
+        if self.manifests.len() >= MAX_MANIFESTS_PER_PULL && !self.manifests.contains_key(&manifest.digest) {
+            return false;
+        }
+        self.changed = true;
+        self.manifests.insert(manifest.digest.clone(), manifest);
+        self.declared = Declared::of(&self.manifests);
+        true
+    }
+
+    /// Ingests that containerd still lists.
+    pub(crate) fn live_ingests(&self) -> impl Iterator<Item = (&IngestRef, &Ingest)> {
+        self.ingests.iter().filter(|(_, ingest)| !ingest.gone)
+    }
+
+    /// What was declared for an ingest: containerd's own figure, else the manifest's (containerd writes no total of
+    /// zero: plugins/content/local/store.go, `writer`).
+    pub(crate) fn declared_for(&self, ingest: &Ingest) -> Option<u64> {
+        if ingest.total > 0 {
+            return Some(ingest.total);
+        }
+        ingest
+            .digest
+            .as_ref()
+            .and_then(|digest| self.declared.layers.get(digest))
+            .copied()
+    }
+
+    /// Bytes stored for each layer: what its ingest holds, or all of it once it is committed.
+    pub(crate) fn stored_by_layer(&self) -> impl Iterator<Item = (&Digest, u64, u64)> {
+        let in_flight: BTreeMap<&Digest, u64> = self
+            .live_ingests()
+            .filter_map(|(_, ingest)| ingest.digest.as_ref().map(|digest| (digest, ingest.offset)))
+            .collect();
+        self.declared.layers.iter().map(move |(digest, size)| {
+            let stored = match in_flight.get(digest) {
+                Some(offset) => *offset,
+                None if self.content.contains(digest) => *size,
+                None => 0,
+            };
+            (digest, *size, stored)
+        })
+    }
+
+    /// Bytes stored for the layers of the image.
+    pub(crate) fn stored(&self) -> u64 {
+        self.stored_by_layer()
+            .fold(0, |sum, (_, _, stored)| stored.saturating_add(sum))
+    }
+
+    /// Where the pull stands, as far as containerd shows it.
+    pub(crate) fn stage(&self) -> Stage {
+        if self.declared.images.is_empty() {
+            return Stage::Resolving;
+        }
+        if self.live_ingests().next().is_some() {
+            return Stage::Downloading;
+        }
+        let complete = self
+            .declared
+            .layers
+            .keys()
+            .all(|digest| self.content.contains(digest));
+        if complete {
+            Stage::Unpacking
+        } else {
+            Stage::Waiting
+        }
+    }
+
+    /// What people see of it; `feed_of` knows the sockets.
+    pub(crate) fn report(
+        &self,
+        ended: Option<Time>,
+        feed_of: impl Fn(IngestDir) -> Option<Feed>,
+    ) -> PullReport {
+        let sockets: BTreeMap<&Digest, (SocketName, TieMethod)> = self
+            .live_ingests()
+            .filter_map(|(_, ingest)| {
+                let feed = feed_of(ingest.dir)?;
+                Some((ingest.digest.as_ref()?, (feed.socket, feed.method)))
+            })
+            .collect();
+        let long = self.declared.layers.len() > MAX_LAYERS_REPORTED;
+        let layers = self
+            .stored_by_layer()
+            .filter(|(digest, _, stored)| !long || (*stored > 0 && !self.content.contains(*digest)))
+            .take(MAX_LAYERS_REPORTED)
+            .map(|(digest, declared, stored)| LayerReport {
+                digest: digest.clone(),
+                declared,
+                stored,
+                socket: sockets.get(digest).copied(),
+            })
+            .collect();
+        PullReport {
+            id: self.id,
+            lease: self.lease.clone(),
+            repositories: self.declared.repositories.clone(),
+            manifest: self.declared.images.first().map(|image| image.manifest.clone()),
+            stage: if ended.is_some() {
+                Stage::Ended
+            } else {
+                self.stage()
+            },
+            since: self.since,
+            ended,
+            declared: self.declared.bytes(),
+            stored: self.stored(),
+            layers,
+            verdict: self.verdict.as_ref().map(|verdict| VerdictReport {
+                reason: verdict.reason,
+                mode: verdict.mode,
+                rule: verdict.rule.clone(),
+                attempts: self.pursuit.attempts,
+                why: verdict
+                    .evidence
+                    .first()
+                    .map(ToString::to_string)
+                    .unwrap_or_default(),
+            }),
+        }
+    }
+
+    /// The facts that every record of this pull carries.
+    pub(crate) fn facts(&self) -> PullFacts {
+        PullFacts {
+            id: self.id,
+            lease: self.lease.clone(),
+            repositories: self.declared.repositories.clone(),
+            declared: self.declared.bytes(),
+            stored: self.stored(),
+        }
+    }
+}
+
+/// What the pull's manifests declare, derived from them whenever one is learnt.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Declared {
+    /// The image manifests; several only if an index led to several.
+    pub(crate) images: Vec<DeclaredImage>,
+    /// Size of each layer of these.
+    pub(crate) layers: BTreeMap<Digest, u64>,
+    /// Where the image may come from.
+    pub(crate) repositories: Vec<RepositoryName>,
+}
+
+/// One image manifest, summed up.
+#[derive(Clone, Debug)]
+pub(crate) struct DeclaredImage {
+    pub(crate) manifest: Digest,
+    pub(crate) bytes: u64,
+    pub(crate) largest: Option<Layer>,
+}
+
+impl Declared {
+    /// Only documents that no other one uses as a layer or config count: a layer may look like a manifest, and then
+    /// it is the image author's text, not what is being pulled.
+    fn of(manifests: &BTreeMap<Digest, Manifest>) -> Self {
+        let roots: Vec<&Manifest> = manifests
+            .values()
+            .filter(|one| !manifests.values().any(|other| other.uses_as_blob(&one.digest)))
+            .collect();
+        let repositories: BTreeSet<&RepositoryName> =
+            roots.iter().flat_map(|root| &root.repositories).collect();
+        let images: Vec<&Manifest> = roots
+            .iter()
+            .copied()
+            .filter(|root| matches!(root.body, ManifestBody::Image { .. }))
+            .collect();
+        Self {
+            layers: images
+                .iter()
+                .flat_map(|image| image.layers())
+                .map(|l| (l.digest.clone(), l.size))
+                .collect(),
+            repositories: repositories.into_iter().cloned().collect(),
+            images: images
+                .into_iter()
+                .map(|image| DeclaredImage {
+                    manifest: image.digest.clone(),
+                    bytes: image.declared_bytes(),
+                    largest: image.layers().iter().max_by_key(|layer| layer.size).cloned(),
+                })
+                .collect(),
+        }
+    }
+
+    /// Declared bytes of the image; the largest, if there are several.
+    pub(crate) fn bytes(&self) -> Option<u64> {
+        self.images.iter().map(|image| image.bytes).max()
+    }
+}
