@@ -1,0 +1,56 @@
+//! Settings and pull policy of magi: YAML in, checked values or every error at once out.
+//!
+//! A document is read in two steps. The text becomes a tree whose nodes know their places; a description of the
+//! document, from which [`reference()`] is worded too, reads the tree into a raw form, in which
+//! each value is within its bounds; and one conversion checks what must hold between values. Every step reports
+//! and goes on, so that a person repairs a file once.
+
+mod document;
+mod error;
+mod file;
+mod number;
+mod patterns;
+mod policy;
+mod problem;
+mod reference;
+mod render;
+mod schema;
+mod settings;
+mod size;
+mod span;
+mod tree;
+mod values;
+
+use std::path::Path;
+
+use magi_engine::policy::Policy;
+
+pub use error::{ConfigError, Invalid, ReadError, Unreadable};
+pub use file::MAX_FILE;
+pub use policy::parse_policy;
+pub use problem::{Place, Problem};
+pub use reference::reference;
+pub use settings::{
+    AuditSettings, ContainerdSettings, ControlSettings, LogFormat, LogLevel, LogSettings, PollSettings,
+    ProbeMode, ProbeSettings, Settings, parse_settings,
+};
+pub use size::{SizeError, human_bytes, parse_size};
+pub use span::{SpanError, parse_duration};
+
+/// Reads the policy in the file `path`: one bounded read, of nothing but a file.
+///
+/// # Errors
+/// The file cannot be read, or something in it is wrong; the error tells everything that is.
+pub fn load_policy(path: &Path) -> Result<Policy, ConfigError> {
+    let text = file::read(path).map_err(Unreadable::new)?;
+    parse_policy(&path.display().to_string(), &text)
+}
+
+/// Reads the settings in the file `path`: one bounded read, of nothing but a file.
+///
+/// # Errors
+/// The file cannot be read, or something in it is wrong; the error tells everything that is.
+pub fn load_settings(path: &Path) -> Result<Settings, ConfigError> {
+    let text = file::read(path).map_err(Unreadable::new)?;
+    parse_settings(&path.display().to_string(), &text)
+}
