@@ -11,7 +11,7 @@ use crate::render;
 pub enum ConfigError {
     /// The file cannot be read.
     #[error(transparent)]
-    Unreadable(#[from] Unreadable),
+    Unreadable(#[from] Box<Unreadable>),
     /// The document was read, and is wrong.
     #[error(transparent)]
     Invalid(#[from] Invalid),

@@ -63,16 +63,17 @@ fn open(path: &Path) -> Result<File, ReadError> {
         .open(path)
         .map_err(|source| {
             let path = path.to_owned();
-            match source.kind() {
-                io::ErrorKind::NotFound => ReadError::NotFound { path, source },
-                io::ErrorKind::PermissionDenied => ReadError::Denied { path, source },
-                _ if source.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => {
-                    ReadError::NotAFile {
-                        path,
-                        kind: "a socket or a device",
-                    }
+            if source.kind() == io::ErrorKind::NotFound {
+                ReadError::NotFound { path, source }
+            } else if source.kind() == io::ErrorKind::PermissionDenied {
+                ReadError::Denied { path, source }
+            } else if source.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) {
+                ReadError::NotAFile {
+                    path,
+                    kind: "a socket or a device",
                 }
-                _ => ReadError::Open { path, source },
+            } else {
+                ReadError::Open { path, source }
             }
         })
 }

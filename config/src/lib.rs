@@ -16,6 +16,7 @@ mod reference;
 mod render;
 mod schema;
 mod settings;
+mod settings_document;
 mod size;
 mod span;
 mod tree;
@@ -32,8 +33,9 @@ pub use problem::{Place, Problem};
 pub use reference::reference;
 pub use settings::{
     AuditSettings, ContainerdSettings, ControlSettings, LogFormat, LogLevel, LogSettings, PollSettings,
-    ProbeMode, ProbeSettings, Settings, parse_settings,
+    ProbeMode, ProbeSettings, Settings,
 };
+pub use settings_document::parse_settings;
 pub use size::{SizeError, human_bytes, parse_size};
 pub use span::{SpanError, parse_duration};
 
@@ -42,7 +44,7 @@ pub use span::{SpanError, parse_duration};
 /// # Errors
 /// The file cannot be read, or something in it is wrong; the error tells everything that is.
 pub fn load_policy(path: &Path) -> Result<Policy, ConfigError> {
-    let text = file::read(path).map_err(Unreadable::new)?;
+    let text = file::read(path).map_err(|step| Box::new(Unreadable::new(step)))?;
     parse_policy(&path.display().to_string(), &text)
 }
 
@@ -51,6 +53,6 @@ pub fn load_policy(path: &Path) -> Result<Policy, ConfigError> {
 /// # Errors
 /// The file cannot be read, or something in it is wrong; the error tells everything that is.
 pub fn load_settings(path: &Path) -> Result<Settings, ConfigError> {
-    let text = file::read(path).map_err(Unreadable::new)?;
+    let text = file::read(path).map_err(|step| Box::new(Unreadable::new(step)))?;
     parse_settings(&path.display().to_string(), &text)
 }

@@ -39,15 +39,15 @@ section! {
 
 section! {
     /// Bounds on what a pull may fetch. Sizes have a unit (B, KB, KiB, MB, MiB, GB, GiB, TB, TiB; a bare number is
-    /// bytes); `none` is no limit. In a rule, a key that is left out is inherited from the top level.
+    /// bytes); `none` is no limit.
     struct RawLimits {
         /// Declared compressed size of all layers together.
-        "image" image: Limit = Yaml("none");
+        "image" image: Limit = Words("`none`; in a rule, inherited");
         /// Declared compressed size of one layer.
-        "layer" layer: Limit = Yaml("none");
+        "layer" layer: Limit = Words("`none`; in a rule, inherited");
         /// Bytes by which a layer may exceed what its manifest declares before it counts as a lie. An honest registry
         /// sends exactly what is declared, so zero is right.
-        "overrun" overrun: Limit = Yaml("0B");
+        "overrun" overrun: Limit = Words("`0B`; in a rule, inherited");
     }
 }
 
@@ -155,7 +155,7 @@ fn check_rule(
         }
     }
 
-    let limits_apply = !(mode.is_absent() && limits.is_absent());
+    let limits_apply = !(mode.is_absent() && say_nothing(&limits));
     match &exempt {
         Said::Given(Given {
             value: Flag(true),
@@ -196,6 +196,23 @@ fn check_rule(
         images,
         verdict,
     })
+}
+
+/// Whether no limit is written: the key is absent, or nothing is left behind it.
+fn say_nothing(limits: &Said<RawLimits>) -> bool {
+    match limits {
+        Said::Absent => true,
+        Said::Wrong => false,
+        Said::Given(Given {
+            value:
+                RawLimits {
+                    image,
+                    layer,
+                    overrun,
+                },
+            ..
+        }) => image.is_absent() && layer.is_absent() && overrun.is_absent(),
+    }
 }
 
 fn check_match(selectors: Said<RawMatch>, path: &str, sink: &mut Sink) -> (Vec<Pattern>, Vec<Pattern>) {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::policy::RawPolicy;
 use crate::schema::{Accepts, Field, IfAbsent, Read, Section};
-use crate::settings::RawSettings;
+use crate::settings_document::RawSettings;
 
 /// The reference of both documents, in Markdown.
 #[must_use]
@@ -15,7 +15,7 @@ pub fn reference() -> String {
          `config/src`. -->\n\n\
          All documents are YAML 1.2, UTF-8, at most 1 MiB. Unknown keys, duplicate keys, anchors, aliases, merge keys \
          and tags are refused; everything that is wrong is reported at once. A scalar is taken as it reads: `name: 1.10` \
-         and `name: \"1.10\"` are the same. A mapping or list with nothing in it counts as left out.\n",
+         and `name: \"1.10\"` are the same. A mapping with nothing in it counts as left out.\n",
     );
     document::<RawPolicy>(
         &mut text,

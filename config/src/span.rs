@@ -69,7 +69,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, SpanError> {
 pub(crate) fn write_milliseconds(milliseconds: u64) -> String {
     let unit = UNITS
         .iter()
-        .find(|(_, size)| milliseconds >= *size && milliseconds % size == 0);
+        .find(|(_, size)| milliseconds >= *size && milliseconds.is_multiple_of(*size));
     unit.map_or_else(
         || format!("{milliseconds}ms"),
         |(name, size)| format!("{}{name}", milliseconds / size),

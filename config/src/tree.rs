@@ -311,17 +311,24 @@ fn report_syntax(error: &ScanError, sink: &mut Sink) {
         return sink.report(&mark, too_deep());
     }
     let problem = Problem::new("", format!("this is not YAML: {}", error.info()));
-    let hint = match error.kind() {
-        ErrorKind::TabNotAllowed | ErrorKind::TabInBlockIndentation | ErrorKind::TabInIndentation => {
-            "indent with spaces"
-        }
-        ErrorKind::InvalidIndentation => "give all keys of one mapping the same indentation",
-        ErrorKind::UnclosedQuotedScalar => "close the quote",
-        ErrorKind::UnexpectedCharacter { .. } => "remove it, or put the value in quotes",
-        ErrorKind::UnclosedFlowCollection { .. }
-        | ErrorKind::UnexpectedEofFlowSequence
-        | ErrorKind::UnexpectedEofFlowMapping => "close it",
-        _ => "look at this line and the one before it for a missing `:`, quote or bracket",
+    use ErrorKind as Kind;
+    let kind = error.kind();
+    let hint = if matches!(
+        kind,
+        Kind::TabNotAllowed | Kind::TabInBlockIndentation | Kind::TabInIndentation
+    ) {
+        "indent with spaces"
+    } else if matches!(kind, Kind::InvalidIndentation) {
+        "give all keys of one mapping the same indentation"
+    } else if matches!(kind, Kind::UnexpectedCharacter { .. }) {
+        "remove it, or put the value in quotes"
+    } else if matches!(
+        kind,
+        Kind::UnclosedFlowCollection { .. } | Kind::UnclosedQuotedScalar
+    ) {
+        "close it"
+    } else {
+        "look at this line and the one before it for a missing `:`, quote or bracket"
     };
     sink.report(&mark, problem.hint(hint));
 }

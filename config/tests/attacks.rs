@@ -1,5 +1,11 @@
 //! Documents and files made to hurt: each ends in an error, soon.
 
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may stop at the first surprise"
+)]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::symlink;

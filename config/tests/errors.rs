@@ -2,6 +2,12 @@
 //!
 //! `MAGI_BLESS=1 cargo test -p magi-config --test errors` rewrites the expected texts.
 
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test may stop at the first surprise"
+)]
+
 use std::fs;
 use std::path::Path;
 

@@ -1,5 +1,11 @@
 //! What documents mean: inheritance, defaults, revisions, what is taken as text, and what a machine is told of problems.
 
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may stop at the first surprise"
+)]
+
 use magi_config::{Settings, parse_policy, parse_settings};
 use magi_engine::policy::{Limits, Mode, Policy, RuleVerdict};
 use serde_json::json;
@@ -135,6 +141,12 @@ fn a_section_with_nothing_in_it_counts_as_left_out() {
 }
 
 #[test]
+fn a_rule_whose_limits_are_all_commented_out_says_nothing() {
+    let text = "version: 1\nrules:\n- name: a\n  match: { images: ['*'] }\n  limits:\n#   image: 1GiB\n";
+    assert_eq!(messages(text), ["rules[0]: the rule says nothing"]);
+}
+
+#[test]
 fn a_misspelt_key_is_not_called_missing_too() {
     let text = "verson: 1\nrules: [{ nam: a, mach: { image: ['*'] }, exmpt: true }]";
     assert_eq!(
@@ -184,7 +196,7 @@ fn settings_are_typed() {
             "probes": { "mode": "off", "btf": "/b" },
             "poll": { "active": { "secs": 1, "nanos": 500_000_000 }, "idle": { "secs": 60, "nanos": 0 } },
             "trace": "/t",
-            "trace_max": 1_073_741_824,
+            "traceMax": 1_073_741_824,
         })
     );
 }
