@@ -64,6 +64,27 @@ struct inode {
 	__u32 i_generation;
 	unsigned int i_nlink;
 	struct hlist_head i_dentry;
+	__s64 i_atime_sec;
+	__s64 i_mtime_sec;
+	__u32 i_atime_nsec;
+	__u32 i_mtime_nsec;
+} KERNEL_STRUCT;
+
+struct timespec64 {
+	__s64 tv_sec;
+	long tv_nsec;
+} KERNEL_STRUCT;
+
+/* Linux 6.7 to 6.10. */
+struct inode___spec {
+	struct timespec64 __i_atime;
+	struct timespec64 __i_mtime;
+} KERNEL_STRUCT;
+
+/* Linux up to 6.6. */
+struct inode___old {
+	struct timespec64 i_atime;
+	struct timespec64 i_mtime;
 } KERNEL_STRUCT;
 
 struct in6_addr {

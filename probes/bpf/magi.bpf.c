@@ -32,11 +32,36 @@ int BPF_PROG(magi_recv, struct sock *sk, int ret, int flags)
 	return 0;
 }
 
+#define LATER_OR_SAME(kernel_inode, a, b)                                                     \
+	(BPF_CORE_READ(kernel_inode, a.tv_sec) > BPF_CORE_READ(kernel_inode, b.tv_sec) ||      \
+	 (BPF_CORE_READ(kernel_inode, a.tv_sec) == BPF_CORE_READ(kernel_inode, b.tv_sec) &&     \
+	  BPF_CORE_READ(kernel_inode, a.tv_nsec) >= BPF_CORE_READ(kernel_inode, b.tv_nsec)))
+
+/* Changed at least as late as read: the times that a write leaves, and a read does not. */
+static __always_inline int has_write_times(struct inode *inode)
+{
+	if (bpf_core_field_exists(inode->i_mtime_sec)) {
+		__s64 changed = BPF_CORE_READ(inode, i_mtime_sec), read = BPF_CORE_READ(inode, i_atime_sec);
+		return changed > read || (changed == read && BPF_CORE_READ(inode, i_mtime_nsec) >=
+								     BPF_CORE_READ(inode, i_atime_nsec));
+	}
+	struct inode___spec *spec = (struct inode___spec *)inode;
+	if (bpf_core_field_exists(spec->__i_mtime))
+		return LATER_OR_SAME(spec, __i_mtime, __i_atime);
+	struct inode___old *old = (struct inode___old *)inode;
+	return LATER_OR_SAME(old, i_mtime, i_atime);
+}
+
 SEC("tp_btf/writeback_mark_inode_dirty")
 int BPF_PROG(magi_dirty, struct inode *inode, int flags)
 {
 	struct caller caller = {};
-	if (watched_here(&caller))
+	/*
+	 * Reading a file may mark it too, for its time of access, as when somebody lists the ingests. The
+	 * flags would tell on some file systems only, and their values differ between kernels; the times tell
+	 * on all.
+	 */
+	if (watched_here(&caller) && has_write_times(inode))
 		on_touch(&caller, inode);
 	return 0;
 }
@@ -140,7 +165,7 @@ int magi_sys_enter(struct bpf_raw_tracepoint_args *args)
 			.set = 1,
 		};
 		if (same_file(&goroutine->data, &closing))
-			say_left(&caller, goroutine, inode);
+			say_left(&caller, goroutine);
 		return 0;
 	}
 	if ((BPF_CORE_READ(inode, i_mode) & S_IFMT) != S_IFSOCK)

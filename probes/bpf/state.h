@@ -349,16 +349,19 @@ static __always_inline void say_touched(const struct caller *caller, const struc
 	bpf_ringbuf_submit(record, 0);
 }
 
-static __always_inline void say_left(const struct caller *caller, struct goroutine *goroutine, struct inode *inode)
+/* The goroutine is done with the `data` file that it wrote. */
+static __always_inline void say_left(const struct caller *caller, struct goroutine *goroutine)
 {
+	struct super_block *super_block = (struct super_block *)goroutine->data.super_block;
+	__u64 inode = goroutine->data.inode;
 	goroutine->data.set = 0;
 	goroutine->has_directory = 0;
 	struct file_left *record = reserve(sizeof(*record));
 	if (!record)
 		return;
 	fill_header(&record->header, RECORD_FILE_LEFT, caller);
-	record->inode = BPF_CORE_READ(inode, i_ino);
-	record->dev = BPF_CORE_READ(inode, i_sb, s_dev);
+	record->inode = inode;
+	record->dev = BPF_CORE_READ(super_block, s_dev);
 	record->unused = 0;
 	bpf_ringbuf_submit(record, 0);
 }
@@ -458,8 +461,12 @@ static __always_inline void on_touch(const struct caller *caller, struct inode *
 	char name[8] = {};
 	const unsigned char *text = BPF_CORE_READ(directory, d_parent, d_name.name);
 	if (bpf_probe_read_kernel_str(name, sizeof(name), text) != sizeof("ingest") || !is_ingest(name)) {
-		if (is_own_data)
-			say_left(caller, goroutine, inode);
+		/*
+		 * Between two writes of `data` a copy changes no other file. Afterwards it changes the blob's
+		 * times or, where the file system keeps that to itself, the metadata database.
+		 */
+		if (goroutine->data.set)
+			say_left(caller, goroutine);
 		return;
 	}
 
