@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use crate::api::Api;
+use crate::api::{Api, Counts};
 use crate::cri::Cri;
 use crate::parts;
 use crate::process::{Launch, Process, TERM_GRACE, on_path};
@@ -21,6 +21,8 @@ use crate::wait;
 
 const READY_BOUND: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
+/// Begins the name of every instance's folder; the id of the process that owns it follows.
+const PREFIX: &str = "magi-";
 
 /// The two lines of versions that the project supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -264,6 +266,24 @@ impl Containerd {
         self.launch().await
     }
 
+    /// Waits, at most `bound`, until nothing is there beyond `baseline`: by its API, and on disk as well, where the folder
+    /// of an ingest goes a moment later than its record.
+    pub async fn expect_nothing_left(&self, baseline: &Counts, bound: Duration) -> Result<()> {
+        let api = self.api();
+        api.expect_nothing_left(baseline, bound).await?;
+        wait::until(
+            "ingest folders and temporary mounts to go",
+            bound,
+            POLL,
+            async || {
+                let found = residue::under(self.dir()).ok()?;
+                (found.ingests.len() <= baseline.ingests && found.temporary_mounts.is_empty()).then_some(())
+            },
+        )
+        .await
+        .with_context(|| format!("on disk: {:?}", residue::under(self.dir())))
+    }
+
     /// The last lines of its log.
     pub fn log_tail(&self, lines: usize) -> String {
         crate::process::tail(&self.dir().join("containerd.log"), lines)
@@ -311,9 +331,11 @@ struct Home(Option<TempDir>);
 
 impl Home {
     fn new(line: Line) -> Result<Self> {
+        sweep();
         // Short, because the path of a unix socket may not be longer than 107 bytes.
+        let prefix = format!("{PREFIX}{}-{line}-", std::process::id());
         let dir = tempfile::Builder::new()
-            .prefix(&format!("magi-{line}-"))
+            .prefix(&prefix)
             .tempdir()
             .context("create a folder")?;
         Ok(Self(Some(dir)))
@@ -334,6 +356,22 @@ impl Drop for Home {
             eprintln!("harness: kept {}", dir.keep().display());
         } else if let Err(error) = dir.close() {
             eprintln!("harness: {error}");
+        }
+    }
+}
+
+/// Removes the folders of test processes that were killed: they could not, and a node's images are large.
+fn sweep() {
+    let folder = std::env::temp_dir();
+    for entry in fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok) {
+        let name = entry.file_name();
+        let owner = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(PREFIX)?.split('-').next()?.parse::<u32>().ok());
+        let Some(owner) = owner else { continue };
+        if !Path::new("/proc").join(owner.to_string()).exists() && residue::clear(&entry.path()).is_ok() {
+            // Another process may be sweeping too.
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
 }

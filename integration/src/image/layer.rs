@@ -91,15 +91,17 @@ impl Layer {
     /// which containerd learns after the last byte only.
     pub fn bomb(seed: u64, unpacked: u64) -> Result<Self> {
         const MEMBER: u64 = 32 << 20;
-        let head = gzip(&Content::from(header(&format!("bomb-{seed}"), unpacked)?))?;
-        let unit = Bytes::from(gzip(&Content::zeros(MEMBER))?);
+        let most = flate2::Compression::best();
+        let head = gzip(&Content::from(header(&format!("bomb-{seed}"), unpacked)?), most)?;
+        let unit = Bytes::from(gzip(&Content::zeros(MEMBER), most)?);
         let whole = Content::Repeated {
             len: unit.len() as u64 * (unpacked / MEMBER),
             unit,
         };
-        let rest = gzip(&Content::zeros(
-            unpacked % MEMBER + padding(unpacked) + 2 * TAR_BLOCK,
-        ))?;
+        let rest = gzip(
+            &Content::zeros(unpacked % MEMBER + padding(unpacked) + 2 * TAR_BLOCK),
+            most,
+        )?;
         let content = Content::Joined(vec![head.into(), whole, rest.into()].into());
         let digest = content.digest();
         let diff_id = digest_of(digest.as_bytes());
@@ -137,7 +139,7 @@ impl Layer {
         let diff_id = archive.digest();
         let content = match compression {
             Compression::None => archive,
-            Compression::Gzip => gzip(&archive)?.into(),
+            Compression::Gzip => gzip(&archive, flate2::Compression::fast())?.into(),
             Compression::Zstd => zstd(&archive)?.into(),
         };
         let digest = if compression == Compression::None {
@@ -188,8 +190,8 @@ fn entry(name: &str, len: u64, kind: tar::EntryType, mode: u32) -> Result<Vec<u8
     Ok(header.as_bytes().to_vec())
 }
 
-fn gzip(content: &Content) -> Result<Vec<u8>> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+fn gzip(content: &Content, effort: flate2::Compression) -> Result<Vec<u8>> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), effort);
     copy(content, &mut encoder)?;
     encoder.finish().context("gzip")
 }

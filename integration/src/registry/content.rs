@@ -80,12 +80,13 @@ impl Content {
             ),
             Self::Repeated { unit, .. } => cut(unit, offset % unit.len() as u64, most),
             Self::Joined(parts) => {
-                let mut start = 0;
+                // Counted down, not up: the sum of the lengths may not fit where a part is endless.
+                let mut rest = offset;
                 for part in parts.iter() {
-                    if offset < start + part.len() {
-                        return part.slice(offset - start, most);
+                    if rest < part.len() {
+                        return part.slice(rest, most);
                     }
-                    start += part.len();
+                    rest -= part.len();
                 }
                 Bytes::new()
             }
@@ -175,6 +176,14 @@ mod tests {
             assert_eq!(&piece[..], &whole[offset..offset + piece.len()], "at {offset}");
         }
         assert!(joined.slice(joined.len(), 1).is_empty());
+    }
+
+    #[test]
+    fn what_follows_the_honest_part_of_an_endless_body_has_no_end() {
+        let joined = Content::Joined(vec![Content::zeros(10), Content::endless(1)].into());
+        assert_eq!(joined.slice(5, 100).len(), 5);
+        assert_eq!(joined.slice(1 << 60, 100).len(), 100);
+        assert_eq!(joined.len(), u64::MAX);
     }
 
     #[test]

@@ -6,27 +6,20 @@
 mod auth;
 mod behaviour;
 mod body;
+mod connection;
 pub mod content;
 mod log;
 mod serve;
 mod store;
 mod tls;
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context as TaskContext, Poll};
+use std::sync::atomic::AtomicU64;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 
 pub use auth::Auth;
@@ -34,8 +27,8 @@ pub use behaviour::{Behaviour, Body};
 pub use content::Content;
 pub use log::{End, Kind, Log, Request};
 
-use crate::image::Image;
-use serve::Peer;
+use crate::image::{Image, Raw};
+use connection::listen;
 use store::{Blob, Manifest, Store};
 use tls::Tls;
 
@@ -76,7 +69,7 @@ impl Options {
     }
 }
 
-pub(crate) struct Shared {
+struct Shared {
     store: Store,
     log: Log,
     tokens: auth::Tokens,
@@ -213,6 +206,39 @@ impl Registry {
         self.reference(repository, tag)
     }
 
+    /// Publishes what no honest builder makes, and gives its reference.
+    pub fn put_raw(&self, repository: &str, tag: &str, raw: &Raw) -> String {
+        for other in &raw.others {
+            self.put_manifest(
+                repository,
+                None,
+                &other.media_type,
+                other.bytes.clone(),
+                Some(&other.digest),
+            );
+        }
+        for layer in &raw.layers {
+            self.put_blob(repository, &layer.digest, layer.content.clone(), true);
+        }
+        for config in &raw.configs {
+            self.put_blob(
+                repository,
+                &config.digest,
+                Content::Memory(config.bytes.clone()),
+                false,
+            );
+        }
+        let top = &raw.top;
+        self.put_manifest(
+            repository,
+            Some(tag),
+            &top.media_type,
+            top.bytes.clone(),
+            Some(&top.digest),
+        );
+        self.reference(repository, tag)
+    }
+
     /// Publishes arbitrary bytes as a manifest and gives their digest: the one claimed, else the right one.
     pub fn put_manifest(
         &self,
@@ -271,142 +297,5 @@ impl Drop for Registry {
             // Not waiting: a drop within another runtime may not block.
             runtime.shutdown_background();
         }
-    }
-}
-
-fn listen(runtime: &Runtime, address: IpAddr, shared: &Arc<Shared>) -> Result<SocketAddr> {
-    let listener =
-        std::net::TcpListener::bind((address, 0)).with_context(|| format!("listen on {address}"))?;
-    listener
-        .set_nonblocking(true)
-        .context("make the listener non-blocking")?;
-    let local = listener.local_addr().context("read the listener's address")?;
-    let _within = runtime.enter();
-    let listener = TcpListener::from_std(listener).context("register the listener")?;
-    runtime.spawn(accept(listener, Arc::clone(shared)));
-    Ok(local)
-}
-
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let shared = Arc::clone(&shared);
-                // A connection that fails is the client's matter; the log shows how far it came.
-                tokio::spawn(async move {
-                    let _ = connection(stream, peer, shared).await;
-                });
-            }
-            // Out of descriptors, say: let some go first.
-            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
-        }
-    }
-}
-
-async fn connection(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) -> Result<()> {
-    if let Some(bytes) = shared.send_buffer {
-        // The kernel doubles the value for its own bookkeeping.
-        rustix::net::sockopt::set_socket_send_buffer_size(&stream, bytes / 2)
-            .context("set the send buffer")?;
-    }
-    stream.set_nodelay(true).context("set TCP_NODELAY")?;
-    let written = Arc::new(AtomicU64::new(0));
-    let peer = Peer {
-        connection: shared.connections.fetch_add(1, Ordering::Relaxed),
-        peer,
-        local: stream.local_addr().context("read the local address")?,
-        written: Arc::clone(&written),
-    };
-    match &shared.tls {
-        None => {
-            converse(
-                Counted {
-                    inner: stream,
-                    written,
-                },
-                peer,
-                shared,
-            )
-            .await
-        }
-        Some(tls) => {
-            let mut stream = tls.acceptor.accept(stream).await.context("TLS handshake")?;
-            // Else the session hides up to 64 KiB that the socket has not taken.
-            stream.get_mut().1.set_buffer_limit(Some(16 << 10));
-            converse(
-                Counted {
-                    inner: stream,
-                    written,
-                },
-                peer,
-                shared,
-            )
-            .await
-        }
-    }
-}
-
-async fn converse<S>(stream: S, peer: Peer, shared: Arc<Shared>) -> Result<()>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let service = service_fn(move |request| serve::exchange(Arc::clone(&shared), peer.clone(), request));
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .max_buf_size(64 << 10)
-        .serve_connection(TokioIo::new(stream), service)
-        .await
-        .context("serve")
-}
-
-/// Counts what the connection below took, so that bytes which only sit in a buffer of ours do not count as sent.
-struct Counted<S> {
-    inner: S,
-    written: Arc<AtomicU64>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut TaskContext<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_read(cx, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut TaskContext<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let poll = Pin::new(&mut this.inner).poll_write(cx, bytes);
-        if let Poll::Ready(Ok(count)) = &poll {
-            this.written.fetch_add(*count as u64, Ordering::Relaxed);
-        }
-        poll
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut TaskContext<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let poll = Pin::new(&mut this.inner).poll_write_vectored(cx, slices);
-        if let Poll::Ready(Ok(count)) = &poll {
-            this.written.fetch_add(*count as u64, Ordering::Relaxed);
-        }
-        poll
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
     }
 }
