@@ -18,10 +18,6 @@ fn sleeper(log: &Path) -> anyhow::Result<Process> {
         .start()
 }
 
-fn running(pid: u32) -> bool {
-    Path::new("/proc").join(pid.to_string()).exists()
-}
-
 #[tokio::test]
 async fn a_child_ends_with_its_guard_and_its_children_too() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
