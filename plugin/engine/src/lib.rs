@@ -17,6 +17,7 @@ pub mod manifest;
 pub mod policy;
 pub mod report;
 pub mod time;
+pub mod trace;
 
 mod aftermath;
 mod judge;
