@@ -1,1 +1,16 @@
-//! magi-plugin
+//! magi's node agent: it watches image pulls, decides in [`magi_engine`], and stops exactly the bad one.
+//!
+//! [`node`] wires the parts; `core` is the loop around the engine; `sources` tell it what happens, `levers` carry out
+//! what it decides, `audit` keeps the record.
+
+mod audit;
+mod causes;
+mod clock;
+mod containerd;
+mod core;
+mod inbox;
+mod levers;
+mod manifest;
+pub mod node;
+mod recorder;
+mod sources;

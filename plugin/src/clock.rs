@@ -1,0 +1,31 @@
+//! The one clock: monotonic, anchored at the wall clock once.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use magi_engine::Time;
+
+/// Reads [`Time`]; never steps back, whatever happens to the wall clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    anchor: Instant,
+    at_anchor: Time,
+}
+
+impl Clock {
+    /// Anchors the clock now.
+    pub(crate) fn start() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let micros = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+        Self { anchor: Instant::now(), at_anchor: Time::from_micros(micros) }
+    }
+
+    /// The time now.
+    pub(crate) fn now(&self) -> Time {
+        self.at_anchor.after(self.anchor.elapsed())
+    }
+
+    /// The instant at which [`Self::now`] will read `time`.
+    pub(crate) fn instant(&self, time: Time) -> Instant {
+        self.anchor + time.since(self.at_anchor)
+    }
+}

@@ -1,0 +1,201 @@
+//! The loop around the engine: one event in, its effects carried out in order, their outcomes fed back.
+//!
+//! Everything that acts goes through here, so this is the one place where the order holds: intent written, lever
+//! pulled, outcome heard.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use magi_engine::action::{Answer, LeverOutcome};
+use magi_engine::event::Question;
+use magi_engine::ids::{AttemptId, RequestId};
+use magi_engine::policy::Policy;
+use magi_engine::{Action, AuditRecord, Effects, Engine, Event, Lever, Time};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::sleep_until;
+use tracing::{error, info};
+
+use crate::audit::AuditLog;
+use crate::causes;
+use crate::clock::Clock;
+use crate::levers::{Leftover, Sockets, clean_up};
+use crate::recorder::Recorder;
+use crate::sources::containerd::{Attached, LookWish};
+
+/// Somebody asks on the control socket.
+pub(crate) struct Asked {
+    pub(crate) question: Question,
+    pub(crate) reply: oneshot::Sender<(Time, Answer)>,
+}
+
+/// What comes in from outside.
+pub(crate) struct Inputs {
+    pub(crate) events: mpsc::Receiver<Event>,
+    pub(crate) asked: mpsc::Receiver<Asked>,
+    pub(crate) policies: mpsc::Receiver<Policy>,
+}
+
+/// Where wishes to the sources go.
+pub(crate) struct Wishes {
+    pub(crate) look: mpsc::Sender<LookWish>,
+    pub(crate) list: mpsc::Sender<()>,
+}
+
+pub(crate) struct Core {
+    pub(crate) clock: Clock,
+    pub(crate) audit: AuditLog,
+    pub(crate) recorder: Option<Recorder>,
+    pub(crate) sockets: Sockets,
+    pub(crate) address: PathBuf,
+    pub(crate) attached: watch::Receiver<Option<Attached>>,
+    pub(crate) wishes: Wishes,
+    pub(crate) sources: watch::Sender<Sources>,
+}
+
+/// Which sources the engine counts on, for the status.
+pub(crate) type Sources = std::collections::BTreeSet<magi_engine::Source>;
+
+/// What the loop itself remembers.
+#[derive(Default)]
+struct State {
+    engine: Engine,
+    effects: Effects,
+    /// Events that carrying out effects gave rise to; handled before anything new comes in.
+    follow_ups: Vec<Event>,
+    askers: BTreeMap<RequestId, oneshot::Sender<(Time, Answer)>>,
+    asked: u64,
+    wake: Option<Time>,
+    cleaning: JoinSet<(AttemptId, LeverOutcome)>,
+}
+
+impl Core {
+    /// Runs until the sources are gone.
+    pub(crate) async fn run(mut self, mut inputs: Inputs) {
+        let mut state = State::default();
+        loop {
+            let clock = self.clock;
+            let wake = state.wake;
+            let tick = async move {
+                match wake {
+                    Some(at) => sleep_until(clock.instant(at).into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let event = tokio::select! {
+                biased;
+                Some(done) = state.cleaning.join_next() => match done {
+                    Ok((attempt, outcome)) => Event::LeverDone { attempt, outcome },
+                    Err(failed) => {
+                        error!(error = %failed, "a clean-up did not come back");
+                        continue;
+                    }
+                },
+                Some(Asked { question, reply }) = inputs.asked.recv() => {
+                    state.asked = state.asked.saturating_add(1);
+                    let request = RequestId(state.asked);
+                    state.askers.insert(request, reply);
+                    Event::Asked { request, question }
+                }
+                Some(policy) = inputs.policies.recv() => Event::PolicyLoaded { policy },
+                event = inputs.events.recv() => match event {
+                    Some(event) => event,
+                    None => return,
+                },
+                () = tick => {
+                    state.wake = None;
+                    Event::Tick
+                }
+            };
+            self.handle(&mut state, event);
+            while !state.follow_ups.is_empty() {
+                for event in std::mem::take(&mut state.follow_ups) {
+                    self.handle(&mut state, event);
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, state: &mut State, event: Event) {
+        let now = self.clock.now();
+        match &event {
+            Event::SourceUp { source } => self.sources.send_modify(|up| {
+                up.insert(*source);
+            }),
+            Event::SourceDown { source } => self.sources.send_modify(|up| {
+                up.remove(source);
+            }),
+            _ => {}
+        }
+        let recorded = self.recorder.as_ref().map(|_| event.clone());
+        state.engine.handle(now, event, &mut state.effects);
+        let actions = state.effects.take();
+        if let (Some(recorder), Some(event)) = (&mut self.recorder, recorded)
+            && let Err(error) = recorder.record(now, &event, &actions)
+        {
+            error!(error = causes::in_one_line(&error), "the trace ends here");
+            self.recorder = None;
+        }
+        for action in actions {
+            self.carry_out(state, now, action);
+        }
+    }
+
+    fn carry_out(&mut self, state: &mut State, now: Time, action: Action) {
+        match action {
+            Action::PullLever { attempt, lever, intent } => self.pull_lever(state, now, attempt, lever, &intent),
+            Action::Record { record } => {
+                if let Err(error) = self.audit.write(now, &record) {
+                    error!(error = causes::in_one_line(&error), "an audit record is lost");
+                }
+                log(&record);
+            }
+            Action::Look { extracts } => {
+                // A full queue holds a wish already, and one look answers them all.
+                let _full = self.wishes.look.try_send(LookWish { extracts });
+            }
+            Action::ListSockets => {
+                let _full = self.wishes.list.try_send(());
+            }
+            Action::WakeAt { at } => state.wake = Some(at),
+            Action::Answer { request, answer } => {
+                if let Some(reply) = state.askers.remove(&request) {
+                    let _asker_gone = reply.send((now, answer));
+                }
+            }
+        }
+    }
+
+    fn pull_lever(&mut self, state: &mut State, now: Time, attempt: AttemptId, lever: Lever, intent: &AuditRecord) {
+        if let Err(error) = self.audit.write(now, intent) {
+            let why = causes::in_one_line(&error);
+            error!(why, "no lever is pulled, because its intent cannot be written");
+            let outcome = LeverOutcome::IntentNotWritten { why };
+            state.follow_ups.push(Event::LeverDone { attempt, outcome });
+            return;
+        }
+        log(intent);
+        let pid = self.attached.borrow().as_ref().map(|found| found.pid);
+        let outcome = match lever {
+            Lever::DestroySocket { socket } => self.sockets.destroy(pid, &socket),
+            Lever::DisconnectSocket { socket } => self.sockets.disconnect(pid, &socket),
+            Lever::DestroyAll { sockets } => self.sockets.destroy_all(pid, &sockets),
+            Lever::AbortIngest { ingest } => return self.clean(state, attempt, Leftover::Ingest(ingest)),
+            Lever::RemoveSnapshot { snapshot } => return self.clean(state, attempt, Leftover::Snapshot(snapshot)),
+        };
+        state.follow_ups.push(Event::LeverDone { attempt, outcome });
+    }
+
+    fn clean(&self, state: &mut State, attempt: AttemptId, leftover: Leftover) {
+        let address = self.address.clone();
+        state.cleaning.spawn(async move { (attempt, clean_up(address, leftover).await) });
+    }
+}
+
+/// The record as a log line, so that who reads only the journal misses nothing.
+fn log(record: &AuditRecord) {
+    match serde_json::to_string(record) {
+        Ok(record) => info!(target: "magi::audit", record),
+        Err(error) => error!(%error, "an audit record cannot be shown"),
+    }
+}

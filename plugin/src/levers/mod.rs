@@ -1,0 +1,8 @@
+//! What magi can do to a pull: [`magi_engine::Lever`] → effect → outcome. Levers choose nothing: the engine said what,
+//! and a target that is not what it was is left alone.
+
+mod cleanup;
+mod sockets;
+
+pub(crate) use cleanup::{Leftover, clean_up};
+pub(crate) use sockets::Sockets;

@@ -1,0 +1,208 @@
+//! The wiring: which source feeds what, and who hears whom. The one module that knows all parts.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::Context as _;
+use magi_config::Settings;
+use magi_engine::policy::Policy;
+use magi_engine::{Source, Time};
+use magi_node_api::{ContainerdStatus, ErrorCode, Limits, NodeStatus, Peer, PolicyStatus, Refusal, Reply, Request, SourceStatus};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+
+use crate::audit::AuditLog;
+use crate::clock::Clock;
+use crate::core::{Asked, Core, Inputs, Sources, Wishes};
+use crate::inbox;
+use crate::levers::Sockets;
+use crate::recorder::Recorder;
+use crate::sources::containerd::Attached;
+use crate::sources::{containerd, kernel, socket_table};
+
+/// Questions that may wait for the engine.
+const MAX_ASKED: usize = 64;
+
+/// Runs the node agent until it is told to stop.
+///
+/// # Errors
+/// Whatever keeps it from starting; once it runs, nothing ends it but a signal.
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    let clock = Clock::start();
+    let started = clock.now();
+    // The first thing that can be refused: another agent runs already.
+    let control = magi_node_api::bind(&settings.control.socket).context("cannot offer the control socket")?;
+    let audit = AuditLog::open(
+        &settings.audit.path,
+        settings.audit.rotate,
+        settings.audit.keep,
+        hostname(),
+        started,
+    )
+    .context("cannot keep an audit trail, and magi acts on nothing without one")?;
+    let recorder = settings
+        .trace
+        .as_deref()
+        .map(|path| Recorder::create(path, settings.trace_max))
+        .transpose()
+        .context("cannot record a trace")?;
+    let mut hangups = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    let mut terminates = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupts = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+
+    let (inbox, events) = inbox::inbox();
+    let (look, looks) = mpsc::channel(1);
+    let (list, lists) = mpsc::channel(1);
+    let (ask, asked) = mpsc::channel(MAX_ASKED);
+    let (policies, policy_changes) = mpsc::channel(1);
+    let (attach, attached) = watch::channel(None);
+    let (sources, sources_up) = watch::channel(Sources::default());
+    let (policy_said, policy_in_force) = watch::channel(PolicyStatus::of(&Policy::default()));
+    let lost = Arc::new(AtomicU64::new(0));
+
+    let probes = kernel::load(&settings.probes);
+    let status = StatusBoard {
+        started,
+        clock,
+        address: settings.containerd.address.clone(),
+        audit: settings.audit.path.clone(),
+        trace: recorder.is_some(),
+        probes: probes.as_ref().map_or("none", |probes| kernel::level_text(probes.level())),
+        attached: attached.clone(),
+        sources: sources_up,
+        policy: policy_in_force,
+        lost: Arc::clone(&lost),
+    };
+
+    let mut tasks = JoinSet::new();
+    let core = Core {
+        clock,
+        audit,
+        recorder,
+        sockets: Sockets::default(),
+        address: settings.containerd.address.clone(),
+        attached: attached.clone(),
+        wishes: Wishes { look, list },
+        sources,
+    };
+    tasks.spawn(core.run(Inputs { events, asked, policies: policy_changes }));
+    load_policy(&settings.policy, &policies, &policy_said).await;
+    if let Some(probes) = probes {
+        tasks.spawn(kernel::run(probes, inbox.clone(), attached.clone(), lost));
+    }
+    tasks.spawn(socket_table::run(inbox.clone(), lists, attached));
+    let config = containerd::Config {
+        address: settings.containerd.address.clone(),
+        namespaces: settings.containerd.namespaces.clone(),
+        active: settings.poll.active,
+        idle: settings.poll.idle,
+    };
+    tasks.spawn(containerd::run(config, inbox, looks, attach));
+    tasks.spawn(async move {
+        let handler = move |request, peer| answer(request, peer, ask.clone(), status.clone());
+        let Err(broken) = magi_node_api::serve(control, handler, Limits::default()).await;
+        error!(error = crate::causes::in_one_line(&broken), "the control socket is gone");
+    });
+    info!(socket = %settings.control.socket.display(), "magi-node runs");
+
+    loop {
+        tokio::select! {
+            _ = hangups.recv() => load_policy(&settings.policy, &policies, &policy_said).await,
+            _ = terminates.recv() => break,
+            _ = interrupts.recv() => break,
+            Some(ended) = tasks.join_next() => {
+                if let Err(failed) = ended {
+                    // A defect. What is lost is lost; systemd starts the agent anew, and pulls go on meanwhile.
+                    anyhow::bail!("a part of magi-node failed: {failed}");
+                }
+            }
+        }
+    }
+    info!("magi-node stops; pulls go on");
+    Ok(())
+}
+
+/// Reads the policy; the one in force stays if it is no good.
+async fn load_policy(path: &Path, policies: &mpsc::Sender<Policy>, said: &watch::Sender<PolicyStatus>) {
+    let file = path.to_owned();
+    match tokio::task::spawn_blocking(move || magi_config::load_policy(&file)).await {
+        Ok(Ok(policy)) => {
+            info!(revision = policy.revision, "policy loaded");
+            said.send_replace(PolicyStatus::of(&policy));
+            let _stopping = policies.send(policy).await;
+        }
+        Ok(Err(problem)) => {
+            for line in problem.to_string().lines() {
+                error!("{line}");
+            }
+            warn!(path = %path.display(), in_force = said.borrow().revision, "the policy in force stays");
+        }
+        Err(failed) => error!(error = %failed, "the policy could not be read"),
+    }
+}
+
+/// What the status is made of.
+#[derive(Clone)]
+struct StatusBoard {
+    started: Time,
+    clock: Clock,
+    address: PathBuf,
+    audit: PathBuf,
+    trace: bool,
+    probes: &'static str,
+    attached: watch::Receiver<Option<Attached>>,
+    sources: watch::Receiver<Sources>,
+    policy: watch::Receiver<PolicyStatus>,
+    lost: Arc<AtomicU64>,
+}
+
+impl StatusBoard {
+    fn status(&self) -> NodeStatus {
+        let found = self.attached.borrow().clone();
+        let up = self.sources.borrow().clone();
+        let source = |source| SourceStatus { source, up: up.contains(&source) };
+        NodeStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: self.started,
+            now: self.clock.now(),
+            containerd: ContainerdStatus {
+                address: self.address.display().to_string(),
+                up: found.is_some(),
+                version: found.as_ref().map(|found| found.version.clone()),
+                pid: found.as_ref().map(|found| found.pid),
+                root: found.map(|found| found.content_root.display().to_string()),
+            },
+            probes: self.probes.to_owned(),
+            sources: [Source::Containerd, Source::Probes, Source::SocketTable].map(source).to_vec(),
+            policy: self.policy.borrow().clone(),
+            audit: self.audit.display().to_string(),
+            lost_records: self.lost.load(Ordering::Relaxed),
+            trace: self.trace,
+        }
+    }
+}
+
+async fn answer(
+    request: Request,
+    _peer: Peer,
+    ask: mpsc::Sender<Asked>,
+    status: StatusBoard,
+) -> Result<Reply, Refusal> {
+    let question = match request {
+        Request::Status => return Ok(Reply::Status(Box::new(status.status()))),
+        Request::Question(question) => question,
+    };
+    let (reply, answered) = oneshot::channel();
+    ask.try_send(Asked { question, reply })
+        .map_err(|_| Refusal::new(ErrorCode::Busy, "too many questions wait already"))?;
+    let (now, answer) =
+        answered.await.map_err(|_| Refusal::new(ErrorCode::Late, "magi-node stops and answers no more"))?;
+    Ok(Reply::Answer { now, answer })
+}
+
+fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

@@ -1,0 +1,6 @@
+//! Everything that tells magi something: outside → [`magi_engine::Event`]. Sources know neither one another nor the
+//! levers; they meet in [`crate::node`].
+
+pub(crate) mod containerd;
+pub(crate) mod kernel;
+pub(crate) mod socket_table;
