@@ -63,6 +63,7 @@ struct inode {
 	unsigned long i_ino;
 	__u32 i_generation;
 	unsigned int i_nlink;
+	__s64 i_size;
 	struct hlist_head i_dentry;
 	__s64 i_atime_sec;
 	__s64 i_mtime_sec;

@@ -15,7 +15,8 @@
 #define SOCKET_STEP (256 * 1024)
 /* A slow socket is spoken of at least this often, if it delivers at all. */
 #define SOCKET_PATIENCE_NS 5000000000ULL
-#define VOTE_STEP (1024 * 1024)
+#define VOTE_STEP (256 * 1024)
+#define VOTE_PATIENCE_NS 100000ULL
 
 struct targets {
 	/* The pid namespace that numbers `pids`; inode 0: the initial one. */
@@ -70,8 +71,9 @@ struct goroutine {
 	/* The file examined last and its directory: the same again needs no walk. */
 	struct file_key seen;
 	__u64 seen_directory;
-	/* The `data` file this goroutine writes, if any. */
+	/* The `data` file this goroutine writes, if any, and its size when last looked at. */
 	struct file_key data;
+	__s64 data_size;
 	/* The socket it read last, the bytes of that run, and where to speak next. */
 	__u64 cookie;
 	__u64 run;
@@ -117,10 +119,11 @@ struct {
 	__type(value, struct socket_entry);
 } sockets SEC(".maps");
 
-/* What a thread read since it last wrote into an ingest. */
+/* What a thread read last, and which file it wrote since: no second file may claim the same read. */
 struct thread_entry {
 	__u64 cookie;
-	__u64 bytes;
+	__u64 read_at_ns;
+	__u64 written;
 };
 
 struct {
@@ -265,10 +268,12 @@ static __always_inline void on_read(const struct caller *caller, struct sock *sk
 
 	__u64 thread = bpf_get_current_pid_tgid();
 	struct thread_entry *last = bpf_map_lookup_elem(&threads, &thread);
-	if (last && last->cookie == cookie) {
-		last->bytes += bytes;
+	if (last) {
+		last->cookie = cookie;
+		last->read_at_ns = bpf_ktime_get_ns();
+		last->written = 0;
 	} else {
-		struct thread_entry fresh = { .cookie = cookie, .bytes = bytes };
+		struct thread_entry fresh = { .cookie = cookie, .read_at_ns = bpf_ktime_get_ns() };
 		bpf_map_update_elem(&threads, &thread, &fresh, BPF_ANY);
 	}
 
@@ -366,16 +371,22 @@ static __always_inline void say_left(const struct caller *caller, struct gorouti
 	bpf_ringbuf_submit(record, 0);
 }
 
-/* The goroutine writes what it did not read: credit what its thread read since the last write. */
-static __always_inline void vote_by_thread(const struct caller *caller, const struct goroutine *goroutine,
+/* The goroutine writes what it did not read: credit it to the socket that its thread read last. */
+static __always_inline void vote_by_thread(const struct caller *caller, struct goroutine *goroutine,
 					   struct inode *inode, const struct file_key *file)
 {
+	__s64 size = BPF_CORE_READ(inode, i_size);
+	__s64 grown = size - goroutine->data_size;
+	if (grown <= 0)
+		return;
+	goroutine->data_size = size;
 	__u64 thread = bpf_get_current_pid_tgid();
 	struct thread_entry *last = bpf_map_lookup_elem(&threads, &thread);
-	if (!last || last->bytes == 0)
+	if (!last || (last->written && last->written != file->inode))
 		return;
-	__u64 bytes = last->bytes;
-	last->bytes = 0;
+	if (!last->written && bpf_ktime_get_ns() - last->read_at_ns > VOTE_PATIENCE_NS)
+		return;
+	last->written = file->inode;
 
 	struct vote_key key = {
 		.cookie = last->cookie, .super_block = file->super_block, .inode = file->inode
@@ -388,7 +399,7 @@ static __always_inline void vote_by_thread(const struct caller *caller, const st
 		if (!vote)
 			return;
 	}
-	__sync_fetch_and_add(&vote->bytes, bytes);
+	__sync_fetch_and_add(&vote->bytes, grown);
 	__u64 sum = vote->bytes;
 	if (sum < vote->mark)
 		return;
@@ -496,6 +507,7 @@ static __always_inline void on_touch(const struct caller *caller, struct inode *
 	goroutine->part = part;
 	if (part == PART_DATA) {
 		goroutine->data = file;
+		goroutine->data_size = BPF_CORE_READ(inode, i_size);
 		goroutine->seen_is_data = 1;
 		goroutine->confirm = 0;
 	}
