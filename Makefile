@@ -1,0 +1,87 @@
+# The one interface to this project: `make help` lists what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# Each step may use the whole machine, and their output should not mix.
+.NOTPARALLEL:
+# rustup's folder, for shells that did not read its profile.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+CARGO ?= cargo
+# Extra arguments for every call of cargo; `ci` insists on the lock file.
+FLAGS ?=
+STEP := .ci/step
+PRODUCT := --package magi-plugin --package magi-ctl
+HARNESS := --package magi-integration
+
+.PHONY: help
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo '  On Debian 12, as root, every target installs what it needs. Elsewhere it says what is missing;'
+	@echo '  MAGI_CONTAINERD_DIR names a folder with containerd binaries for the tests (CONTRIBUTING.md).'
+
+.PHONY: deps
+deps: ## look for what a build needs; on Debian, as root, install what is missing
+	@.ci/deps
+
+.PHONY: parts
+parts: deps ## fetch the containerds, runc and registry that the tests run, without installing them
+	@$(STEP) 'parts of the test harness' $(CARGO) run $(FLAGS) --quiet $(HARNESS) --bin magi-parts
+
+.PHONY: build
+build: deps ## build every binary for development
+	@$(STEP) 'build' $(CARGO) build $(FLAGS) --workspace --bins
+
+.PHONY: test
+test: root parts build ## run every test: units, documentation, then real containerds
+	@$(STEP) 'unit tests' $(CARGO) test $(FLAGS) --workspace --exclude magi-integration --lib --bins --tests --examples
+	@$(STEP) 'documentation tests' $(CARGO) test $(FLAGS) --workspace --doc
+	@$(STEP) 'integration tests' $(CARGO) test $(FLAGS) $(HARNESS) --lib --bins --tests -- --test-threads=1
+
+.PHONY: lint
+lint: deps components ## check the form and run clippy; a warning is an error
+	@$(STEP) 'form' $(CARGO) fmt --all --check
+	@$(STEP) 'clippy' $(CARGO) clippy $(FLAGS) --workspace --all-targets -- --deny warnings
+
+.PHONY: rules
+rules: deps ## check the rules of the tree: imports, licences, duplicates, style
+	@$(STEP) 'rules' $(CARGO) test $(FLAGS) $(HARNESS) --test workspace
+
+.PHONY: doc
+doc: deps ## build the documentation; a warning is an error
+	@RUSTDOCFLAGS='--deny warnings' $(STEP) 'documentation' \
+		$(CARGO) doc $(FLAGS) --workspace --no-deps --document-private-items
+
+.PHONY: release
+release: deps
+	@$(STEP) 'release build' $(CARGO) build $(FLAGS) --release $(PRODUCT)
+
+.PHONY: demo
+demo: root parts release ## see magi stop a gigantic pull and a lying one beside a healthy one
+	@$(STEP) 'demo' $(CARGO) run $(FLAGS) --release --quiet $(HARNESS) --bin magi-demo
+
+.PHONY: bench
+bench: root parts release ## measure latency, throughput and idle cost, side by side
+	@$(STEP) 'bench' $(CARGO) run $(FLAGS) --release --quiet $(HARNESS) --bin magi-bench
+
+.PHONY: ci
+ci: FLAGS := --locked
+ci: lint rules doc test demo ## everything that must pass before a change goes in
+
+.PHONY: clean
+clean: ## remove what was built, and the fetched parts with it
+	@$(CARGO) clean
+
+# Helpers that are not worth a line in the help.
+
+.PHONY: root
+root:
+	@[ "$$(id -u)" -eq 0 ] || { \
+		echo 'This runs containerds of its own and reads the kernel: run it as root.' >&2; exit 1; }
+
+.PHONY: components
+components: deps
+	@$(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1 || { \
+		echo 'rustfmt or clippy is missing: rustup component add rustfmt clippy' >&2; exit 1; }
