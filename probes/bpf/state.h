@@ -16,7 +16,9 @@
 /* A slow socket is spoken of at least this often, if it delivers at all. */
 #define SOCKET_PATIENCE_NS 5000000000ULL
 #define VOTE_STEP (256 * 1024)
+/* A thread hands over at once what it read, and not more than containerd's copy buffer. */
 #define VOTE_PATIENCE_NS 100000ULL
+#define VOTE_BUFFER (1024 * 1024)
 
 struct targets {
 	/* The pid namespace that numbers `pids`; inode 0: the initial one. */
@@ -110,6 +112,8 @@ struct socket_entry {
 	__u64 reader;
 	__u32 reader_tgid;
 	__u32 owned;
+	/* Counts the changes of reader: the transport itself reads the head of each response. */
+	__u64 turn;
 };
 
 struct {
@@ -123,7 +127,8 @@ struct {
 struct thread_entry {
 	__u64 cookie;
 	__u64 read_at_ns;
-	__u64 written;
+	__u64 file;
+	__u64 credited;
 };
 
 struct {
@@ -135,6 +140,7 @@ struct {
 
 struct vote_key {
 	__u64 cookie;
+	__u64 turn;
 	__u64 super_block;
 	__u64 inode;
 };
@@ -271,7 +277,8 @@ static __always_inline void on_read(const struct caller *caller, struct sock *sk
 	if (last) {
 		last->cookie = cookie;
 		last->read_at_ns = bpf_ktime_get_ns();
-		last->written = 0;
+		last->file = 0;
+		last->credited = 0;
 	} else {
 		struct thread_entry fresh = { .cookie = cookie, .read_at_ns = bpf_ktime_get_ns() };
 		bpf_map_update_elem(&threads, &thread, &fresh, BPF_ANY);
@@ -289,6 +296,7 @@ static __always_inline void on_read(const struct caller *caller, struct sock *sk
 		goroutine->mark = 0;
 		socket->reader = caller->goroutine;
 		socket->reader_tgid = caller->tgid;
+		socket->turn++;
 	}
 	goroutine->run += bytes;
 	goroutine->read_in_directory += bytes;
@@ -382,14 +390,27 @@ static __always_inline void vote_by_thread(const struct caller *caller, struct g
 	goroutine->data_size = size;
 	__u64 thread = bpf_get_current_pid_tgid();
 	struct thread_entry *last = bpf_map_lookup_elem(&threads, &thread);
-	if (!last || (last->written && last->written != file->inode))
+	if (!last)
 		return;
-	if (!last->written && bpf_ktime_get_ns() - last->read_at_ns > VOTE_PATIENCE_NS)
+	if (!last->file) {
+		if (bpf_ktime_get_ns() - last->read_at_ns > VOTE_PATIENCE_NS)
+			return;
+		last->file = file->inode;
+	}
+	/* One hand-over is one buffer; what the thread writes after that was waiting in memory. */
+	if (last->file != file->inode || last->credited >= VOTE_BUFFER)
 		return;
-	last->written = file->inode;
+	last->credited += grown;
 
+	__u64 cookie = last->cookie;
+	struct socket_entry *socket = bpf_map_lookup_elem(&sockets, &cookie);
+	if (!socket)
+		return;
 	struct vote_key key = {
-		.cookie = last->cookie, .super_block = file->super_block, .inode = file->inode
+		.cookie = cookie,
+		.turn = socket->turn,
+		.super_block = file->super_block,
+		.inode = file->inode,
 	};
 	struct vote *vote = bpf_map_lookup_elem(&votes, &key);
 	if (!vote) {
@@ -409,7 +430,7 @@ static __always_inline void vote_by_thread(const struct caller *caller, struct g
 	if (!record)
 		return;
 	fill_header(&record->header, RECORD_THREAD_VOTE, caller);
-	record->cookie = key.cookie;
+	record->cookie = cookie;
 	record->bytes = sum;
 	record->inode = file->inode;
 	record->dev = BPF_CORE_READ(inode, i_sb, s_dev);

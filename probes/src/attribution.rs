@@ -247,7 +247,11 @@ impl Attribution {
         self.make_room_for_socket(cookie, tell);
         let socket = self.sockets.entry(cookie);
         let same_reader = socket.reader == Some(key);
-        socket.reader = Some(key);
+        if !same_reader {
+            // Another reader, another response: the kernel side counts votes anew as well.
+            socket.reader = Some(key);
+            socket.votes.clear();
+        }
         let mut before = None;
         if let Some(goroutine) = self.goroutines.get_mut(&key) {
             let run = goroutine.run.filter(|run| same_reader && run.cookie == cookie && run.bytes <= bytes);

@@ -169,7 +169,7 @@ pub enum Record {
         file: FileId,
         /// Its directory.
         directory: IngestDirectory,
-        /// Sum of bytes credited to this pair of socket and file.
+        /// Sum of bytes credited to this pair of socket and file since the socket's reader changed.
         bytes: u64,
     },
     /// Records were lost before this point, or the watched processes changed: what was said earlier may be
