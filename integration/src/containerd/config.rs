@@ -77,9 +77,15 @@ pub(super) fn render(line: Line, dir: &Path, options: &Options) -> String {
             let images = "plugins.\"io.containerd.cri.v1.images\"";
             let runtimes = "plugins.\"io.containerd.cri.v1.runtime\"";
             let local = format!("use_local_image_pull = {}", options.local_pull);
+            // A limit of CRI's own would make it pull in process; through the transfer service only that service's counts.
+            let own_limit = limit
+                .iter()
+                .filter(|_| options.local_pull)
+                .cloned()
+                .collect::<Vec<_>>();
             add(
                 images,
-                &[[snapshotter, local].as_slice(), &limit, &timeout].concat(),
+                &[[snapshotter, local].as_slice(), &own_limit, &timeout].concat(),
             );
             add(&format!("{images}.registry"), &[certs]);
             add(runtimes, &runtime);
@@ -94,9 +100,8 @@ pub(super) fn render(line: Line, dir: &Path, options: &Options) -> String {
                 "plugins.\"io.containerd.image-verifier.v1.bindir\"",
                 &[format!("bin_dir = {}", path("verifiers"))],
             );
-            let transfer: Vec<String> = limit.clone();
-            if !transfer.is_empty() {
-                add("plugins.\"io.containerd.transfer.v1.local\"", &transfer);
+            if !limit.is_empty() {
+                add("plugins.\"io.containerd.transfer.v1.local\"", &limit);
             }
         }
     }
