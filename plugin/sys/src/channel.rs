@@ -75,11 +75,15 @@ impl Channel {
             Ok(socket)
         };
         let socket = opened().map_err(|errno| SocketTableError::Open { source: errno.into() })?;
-        Ok(Self {
+        Ok(Self::over(socket))
+    }
+
+    fn over(socket: OwnedFd) -> Self {
+        Self {
             socket,
             sequence: 0,
             buffer: vec![0; DATAGRAM_LIMIT],
-        })
+        }
     }
 
     /// Asks, and hands every socket of the answer to `visit` until the answer is complete.
@@ -131,6 +135,11 @@ impl Channel {
                     return Err(broken(SocketTableError::TooLong {
                         length,
                         limit: DATAGRAM_LIMIT,
+                    }));
+                }
+                Ok((_, 0)) => {
+                    return Err(broken(SocketTableError::Malformed {
+                        detail: "it is empty".to_owned(),
                     }));
                 }
                 Ok((_, length)) => return Ok(length),
@@ -192,3 +201,6 @@ fn framed<Body: NetlinkSerializable>(payload: NetlinkPayload<Body>, flags: u16, 
     message.serialize(&mut bytes);
     bytes
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,13 +3,24 @@
 //! Everything here is synchronous, small, and knows nothing of pulls or policies. What the kernel says is
 //! parsed as if a stranger had sent it: every read is bounded and every odd answer is a typed error.
 
+mod capability;
 mod channel;
+mod disconnect;
 mod error;
+mod memory;
+mod owner;
+mod proc_file;
+mod process;
 mod reply;
 mod socket_table;
 mod tcp_socket;
 
+pub use capability::{Capabilities, Capability, CapabilityError};
+pub use disconnect::{DisconnectError, disconnect};
 pub use error::SocketTableError;
+pub use memory::{MemoryError, release_free_memory, rss_bytes};
+pub use owner::{MAX_DESCRIPTORS, OwnedSocket, OwnedTcp, OwnerError, owned_tcp, socket_inodes};
+pub use process::{ProcessError, exists, start_time};
 pub use socket_table::{Destroyed, MAX_SOCKETS, SocketTable};
 pub use tcp_socket::{TcpFilter, TcpSocket, TcpState};
 

@@ -114,7 +114,7 @@ impl SocketTable {
         Ok(all)
     }
 
-    fn list(
+    pub(crate) fn list(
         &self,
         family: u8,
         filter: &TcpFilter,

@@ -2,13 +2,19 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::socket_cookie;
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 use super::*;
 
+mod disconnecting;
+mod namespaces;
+mod owners;
 mod table;
 
 /// Long enough for any machine, short enough to fail instead of hanging.
@@ -86,4 +92,60 @@ pub(super) fn read_when_ready(stream: &TcpStream) -> Result<usize, ErrorKind> {
     assert_eq!(poll(&mut events, Some(&wait)), Ok(1), "nothing happened");
     let mut stream = stream;
     stream.read(&mut [0; 16]).map_err(|error| error.kind())
+}
+
+/// Runs `work` on a thread that lacks these capabilities, as a node agent with too few of them would.
+pub(super) fn without<Value: Send>(missing: CapabilitySet, work: impl FnOnce() -> Value + Send) -> Value {
+    std::thread::scope(|scope| {
+        let limited = scope.spawn(|| {
+            let mut sets = capabilities(None).unwrap();
+            sets.effective.remove(missing);
+            sets.permitted.remove(missing);
+            set_capabilities(None, sets).unwrap();
+            work()
+        });
+        limited.join().unwrap()
+    })
+}
+
+/// A child process that reads a socket until that ends. It is awaited when dropped.
+pub(super) struct Reader {
+    child: Child,
+}
+
+impl Reader {
+    pub(super) fn of(stream: TcpStream) -> Self {
+        // `cat` says on its standard error how its input ended.
+        let child = Command::new("cat")
+            .env("LC_ALL", "C")
+            .stdin(OwnedFd::from(stream))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self { child }
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for the child's end and gives its last words.
+    pub(super) fn last_words(mut self) -> String {
+        let mut words = String::new();
+        self.child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut words)
+            .unwrap();
+        words
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let _gone_already = self.child.kill();
+        let _status = self.child.wait();
+    }
 }

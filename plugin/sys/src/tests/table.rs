@@ -1,3 +1,5 @@
+use netlink_packet_sock_diag::AF_INET;
+
 use super::*;
 
 #[test]
@@ -187,4 +189,72 @@ fn wildcards_and_impossible_pairs_are_refused() {
         "{refused:?}"
     );
     assert!(pair.works());
+}
+
+#[test]
+fn without_the_capability_nothing_is_destroyed() {
+    let table = SocketTable::open().unwrap();
+    let mut pair = Pair::new(Stack::V4);
+    let (cookie, local, remote) = pair.client_name();
+    let refused = without(CapabilitySet::NET_ADMIN, || table.destroy(cookie, local, remote));
+    assert!(
+        matches!(refused, Err(SocketTableError::NotPermitted)),
+        "{refused:?}"
+    );
+    assert!(pair.works());
+    assert_eq!(table.destroy(cookie, local, remote).unwrap(), Destroyed::Closed);
+}
+
+#[test]
+fn a_list_beyond_its_bound_is_an_error_and_the_next_one_works() {
+    let table = SocketTable::open().unwrap();
+    // Enough for the list to fill several datagrams.
+    let pairs: Vec<Pair> = (0..150).map(|_| Pair::new(Stack::V4)).collect();
+    let cookies: Vec<u64> = pairs.iter().map(|pair| pair.client_name().0).collect();
+    let ours = |socket: &TcpSocket| cookies.contains(&socket.cookie);
+    let list = |room| table.list(AF_INET, &TcpFilter::established(), &ours, room);
+    for _ in 0..2 {
+        assert!(matches!(list(149), Err(SocketTableError::TooManySockets { .. })));
+        assert_eq!(list(150).unwrap().len(), 150);
+    }
+}
+
+#[test]
+fn threads_share_a_table() {
+    let table = SocketTable::open().unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for round in 0..20 {
+                    let pair = Pair::new(STACKS[round % STACKS.len()]);
+                    let (cookie, local, remote) = pair.client_name();
+                    let all = table.tcp_sockets(&TcpFilter::held()).unwrap();
+                    assert!(all.iter().any(|socket| socket.cookie == cookie));
+                    assert_eq!(table.destroy(cookie, local, remote).unwrap(), Destroyed::Closed);
+                    assert_eq!(table.tcp_socket(cookie, local, remote).unwrap(), None);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn what_is_left_of_an_ended_connection_is_already_gone() {
+    let table = SocketTable::open().unwrap();
+    let Pair {
+        client,
+        mut server,
+        listener: _listener,
+    } = Pair::new(Stack::V4);
+    let (cookie, local, remote) = name_of(&client);
+    drop(client);
+    assert_eq!(server.read(&mut [0; 1]).unwrap(), 0);
+    drop(server);
+    // The side that closed first is in TIME_WAIT, or about to be.
+    let destroyed = table.destroy(cookie, local, remote).unwrap();
+    assert!(matches!(destroyed, Destroyed::Closed | Destroyed::AlreadyGone));
+    assert_eq!(
+        table.destroy(cookie, local, remote).unwrap(),
+        Destroyed::AlreadyGone
+    );
 }
