@@ -1,0 +1,76 @@
+//! What may be asked: as it stands on the line, and as the node hears it.
+
+use std::fmt;
+
+use magi_engine::event::Question;
+use magi_engine::ids::PullId;
+use serde::{Deserialize, Serialize};
+
+/// A request as it stands on the line. It names no asker: nobody can speak in another's name.
+///
+/// Every variant has braces so that an unknown field is refused rather than ignored: a newer magictl must not believe
+/// that an older node heeded it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Ask {
+    /// The pulls in flight and, if wanted, those that ended lately.
+    Pulls {
+        /// Ended ones too.
+        #[serde(default)]
+        ended: bool,
+    },
+    /// Stop this pull; answered when it has ended, or when the node's patience is over.
+    Abort {
+        /// The pull.
+        pull: PullId,
+    },
+    /// Close every registry connection of containerd.
+    Panic {},
+    /// How the node itself does.
+    Status {},
+}
+
+/// Who is at the other end, as the kernel says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The user.
+    pub uid: u32,
+    /// The process, if it is visible from here.
+    pub pid: Option<i32>,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pid {
+            Some(pid) => write!(f, "uid {} (pid {pid})", self.uid),
+            None => write!(f, "uid {}", self.uid),
+        }
+    }
+}
+
+/// A request as the node hears it, its asker filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// For the engine.
+    Question(Question),
+    /// For the node itself.
+    Status,
+}
+
+impl Ask {
+    /// Fills in who asks.
+    #[must_use]
+    pub fn from_peer(self, peer: Peer) -> Request {
+        match self {
+            Self::Pulls { ended } => Request::Question(Question::Pulls { ended }),
+            Self::Abort { pull } => Request::Question(Question::Abort {
+                pull,
+                actor: peer.to_string(),
+            }),
+            Self::Panic {} => Request::Question(Question::Panic {
+                actor: peer.to_string(),
+            }),
+            Self::Status {} => Request::Status,
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! How the node does, for people and for checks.
+
+use magi_engine::policy::{Mode, Policy, RuleVerdict};
+use magi_engine::{Source, Time};
+use serde::{Deserialize, Serialize};
+
+/// The node at one time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Of magi-node.
+    pub version: String,
+    /// When it started.
+    pub started: Time,
+    /// The node's time now.
+    pub now: Time,
+    /// The containerd that it watches.
+    pub containerd: ContainerdStatus,
+    /// What the kernel probes can do here, in words.
+    pub probes: String,
+    /// Every source and whether it works.
+    pub sources: Vec<SourceStatus>,
+    /// The policy in force.
+    pub policy: PolicyStatus,
+    /// Where the audit records go.
+    pub audit: String,
+    /// Kernel records lost since the start.
+    pub lost_records: u64,
+    /// Whether events are recorded for `magi-node replay`.
+    pub trace: bool,
+}
+
+/// The watched containerd, as far as it is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerdStatus {
+    /// Its socket.
+    pub address: String,
+    /// Whether it answers.
+    pub up: bool,
+    /// Its version.
+    pub version: Option<String>,
+    /// Its process.
+    pub pid: Option<u32>,
+    /// Its root folder.
+    pub root: Option<String>,
+}
+
+/// A source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// Which.
+    pub source: Source,
+    /// Whether it works.
+    pub up: bool,
+}
+
+/// The policy in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyStatus {
+    /// The digest over its text.
+    pub revision: String,
+    /// Enforce, if any part of it can stop a pull.
+    pub mode: Mode,
+}
+
+impl PolicyStatus {
+    /// Sums a policy up.
+    #[must_use]
+    pub fn of(policy: &Policy) -> Self {
+        let enforces = policy
+            .rules
+            .iter()
+            .map(|rule| rule.verdict)
+            .chain([policy.fallback])
+            .any(|verdict| {
+                matches!(
+                    verdict,
+                    RuleVerdict::Limit {
+                        mode: Mode::Enforce,
+                        ..
+                    }
+                )
+            });
+        Self {
+            revision: policy.revision.clone(),
+            mode: if enforces { Mode::Enforce } else { Mode::Observe },
+        }
+    }
+}
