@@ -56,6 +56,7 @@ pub(crate) struct Channel {
     socket: OwnedFd,
     sequence: u32,
     buffer: Vec<u8>,
+    answer_timeout: Duration,
 }
 
 impl Channel {
@@ -83,6 +84,7 @@ impl Channel {
             socket,
             sequence: 0,
             buffer: vec![0; DATAGRAM_LIMIT],
+            answer_timeout: ANSWER_TIMEOUT,
         }
     }
 
@@ -101,7 +103,7 @@ impl Channel {
             return Err(broken(SocketTableError::Send { source }));
         }
         let one_is_all = matches!(question, Question::Find(_));
-        let deadline = Instant::now() + ANSWER_TIMEOUT;
+        let deadline = Instant::now() + self.answer_timeout;
         let mut interrupted = false;
         loop {
             let length = self.receive(deadline)?;
@@ -152,7 +154,7 @@ impl Channel {
             }
         }
         Err(broken(SocketTableError::Timeout {
-            waited: ANSWER_TIMEOUT,
+            waited: self.answer_timeout,
         }))
     }
 }

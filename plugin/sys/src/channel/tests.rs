@@ -152,6 +152,23 @@ fn silence_ends_after_the_timeout() {
 }
 
 #[test]
+fn an_endless_answer_ends_after_its_own_timeout() {
+    let (mut channel, kernel) = played();
+    channel.answer_timeout = SHORT;
+    std::thread::scope(|scope| {
+        let babble = [socket(1), done(0)].concat();
+        // Ends when the channel, and with it the other end, is gone.
+        scope.spawn(move || while rustix::net::send(&kernel, &babble, SendFlags::NOSIGNAL).is_ok() {});
+        let (outcome, sockets) = ask(&mut channel);
+        drop(channel);
+        let Err(Failure::Broken(SocketTableError::Timeout { waited })) = outcome else {
+            panic!("{outcome:?}")
+        };
+        assert!(waited == SHORT && sockets > 1);
+    });
+}
+
+#[test]
 fn questions_have_the_kernels_form() {
     let name = Name {
         family: AF_INET,
