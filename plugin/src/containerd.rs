@@ -25,7 +25,7 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why containerd could not be asked.
 #[derive(Debug, thiserror::Error)]
-pub enum ApiError {
+pub(crate) enum ApiError {
     /// The socket's path cannot be an endpoint.
     #[error("cannot make an endpoint for {}", path.display())]
     Endpoint {
@@ -83,7 +83,7 @@ impl ApiError {
 
 /// An open connection.
 #[derive(Clone, Debug)]
-pub struct Api {
+pub(crate) struct Api {
     channel: Channel,
 }
 
@@ -92,7 +92,7 @@ impl Api {
     ///
     /// # Errors
     /// Nobody answers there.
-    pub async fn connect(path: &Path) -> Result<Self, ApiError> {
+    pub(crate) async fn connect(path: &Path) -> Result<Self, ApiError> {
         // The authority is never resolved: the connector goes to the socket whatever it says.
         let endpoint = Endpoint::try_from("http://containerd.invalid")
             .map_err(|source| ApiError::Endpoint { path: path.to_owned(), source })?

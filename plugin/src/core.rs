@@ -10,6 +10,7 @@ use magi_engine::action::{Answer, LeverOutcome};
 use magi_engine::event::Question;
 use magi_engine::ids::{AttemptId, RequestId};
 use magi_engine::policy::Policy;
+use magi_engine::trace::Line;
 use magi_engine::{Action, AuditRecord, Effects, Engine, Event, Lever, Time};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -131,7 +132,7 @@ impl Core {
         state.engine.handle(now, event, &mut state.effects);
         let actions = state.effects.take();
         if let (Some(recorder), Some(event)) = (&mut self.recorder, recorded)
-            && let Err(error) = recorder.record(now, &event, &actions)
+            && let Err(error) = recorder.record(&Line { at: now, event, effects: Some(actions.clone()) })
         {
             error!(error = causes::in_one_line(&error), "the trace ends here");
             self.recorder = None;

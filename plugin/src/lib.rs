@@ -13,4 +13,5 @@ mod levers;
 mod manifest;
 pub mod node;
 mod recorder;
+pub mod replay;
 mod sources;

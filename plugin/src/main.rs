@@ -72,7 +72,10 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
 }
 
 fn start_log(settings: &LogSettings) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(settings.level.as_str()).context("cannot set the log level")?;
+    // What libraries have to say helps nobody who runs this; their wire logs would even hold requests.
+    let level = settings.level.as_str();
+    let filter = EnvFilter::try_new(format!("warn,magi={level},magi_plugin={level},magi_node_api={level}"))
+        .context("cannot set the log level")?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

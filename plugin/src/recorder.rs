@@ -5,8 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use magi_engine::{Action, Event, Time};
-use serde::Serialize;
+use magi_engine::trace::{Line, TraceError};
 
 /// Why nothing is recorded (any more).
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +19,7 @@ pub(crate) enum RecorderError {
     },
     /// An event could not be turned into a line.
     #[error("cannot encode an event")]
-    Encode(#[source] serde_json::Error),
+    Encode(#[source] TraceError),
     /// A line could not be written.
     #[error("cannot write to the trace")]
     Write(#[source] io::Error),
@@ -35,13 +34,6 @@ pub(crate) struct Recorder {
     file: BufWriter<File>,
     written: u64,
     max: u64,
-}
-
-#[derive(Serialize)]
-struct Line<'a> {
-    at: Time,
-    event: &'a Event,
-    effects: &'a [Action],
 }
 
 impl Recorder {
@@ -60,14 +52,14 @@ impl Recorder {
     }
 
     /// Appends one event and its effects.
-    pub(crate) fn record(&mut self, at: Time, event: &Event, effects: &[Action]) -> Result<(), RecorderError> {
-        let mut line = serde_json::to_vec(&Line { at, event, effects }).map_err(RecorderError::Encode)?;
-        line.push(b'\n');
-        let length = u64::try_from(line.len()).unwrap_or(u64::MAX);
+    pub(crate) fn record(&mut self, line: &Line) -> Result<(), RecorderError> {
+        let mut bytes = Vec::new();
+        line.write_to(&mut bytes).map_err(RecorderError::Encode)?;
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         if self.written.saturating_add(length) > self.max {
             return Err(RecorderError::Full { max: self.max });
         }
-        self.file.write_all(&line).and_then(|()| self.file.flush()).map_err(RecorderError::Write)?;
+        self.file.write_all(&bytes).and_then(|()| self.file.flush()).map_err(RecorderError::Write)?;
         self.written = self.written.saturating_add(length);
         Ok(())
     }

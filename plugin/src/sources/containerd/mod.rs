@@ -93,7 +93,7 @@ async fn watch_pulls(
     wishes: &mut mpsc::Receiver<LookWish>,
 ) -> Result<(), ApiError> {
     let scopes = config.namespaces.iter().cloned().map(Scope::new).collect::<Result<Vec<_>, _>>()?;
-    let mut events = wake::subscribe(api, &config.namespaces).await?;
+    let mut events = wake::Wakes::subscribe(api, &config.namespaces);
     let mut looker = Looker::new(api.clone(), scopes, found.content_root.clone());
     if inbox.send(Event::SourceUp { source: Source::Containerd }).await.is_err() {
         return Ok(());
