@@ -387,7 +387,7 @@ async fn ten_thousand_layers_are_a_manifest_that_containerd_takes() -> anyhow::R
         let pull = tokio::spawn(async move { cri.pull(&name).await });
         registry
             .log()
-            .wait_for("layers being asked for", BOUND, |requests| {
+            .wait_for("layers being asked for", 4 * BOUND, |requests| {
                 (requests
                     .iter()
                     .filter(|request| request.kind == Kind::Layer)
