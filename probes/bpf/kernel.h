@@ -38,6 +38,7 @@ struct hlist_head {
 
 struct super_block {
 	__u32 s_dev;
+	unsigned long s_magic;
 } KERNEL_STRUCT;
 
 struct qstr {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
  * Ties each TCP socket of a watched process to the content-store ingest that
- * it feeds, by goroutine. The first three programs cost other processes nothing
+ * it feeds, by goroutine. The first four programs cost other processes nothing
  * but an early return; the last two are the fallback for kernels without
  * sock_recv_length (before 6.3) and tax every system call of the machine.
  */
@@ -32,6 +32,16 @@ int BPF_PROG(magi_recv, struct sock *sk, int ret, int flags)
 	return 0;
 }
 
+SEC("tp_btf/sock_send_length")
+int BPF_PROG(magi_send, struct sock *sk, int ret, int flags)
+{
+	struct caller caller = {};
+	if (ret <= 0 || !watched_here(&caller) || !is_tcp(sk))
+		return 0;
+	on_send(&caller, BPF_CORE_READ(sk, __sk_common.skc_cookie.counter));
+	return 0;
+}
+
 #define LATER_OR_SAME(kernel_inode, a, b)                                                     \
 	(BPF_CORE_READ(kernel_inode, a.tv_sec) > BPF_CORE_READ(kernel_inode, b.tv_sec) ||      \
 	 (BPF_CORE_READ(kernel_inode, a.tv_sec) == BPF_CORE_READ(kernel_inode, b.tv_sec) &&     \
@@ -52,6 +62,16 @@ static __always_inline int has_write_times(struct inode *inode)
 	return LATER_OR_SAME(old, i_mtime, i_atime);
 }
 
+/*
+ * Where every file that a writer changes is marked. Others, such as those in memory, skip the small files
+ * that show when a writer is done. src/load.rs has the same list.
+ */
+static __always_inline int marks_every_write(struct inode *inode)
+{
+	unsigned long magic = BPF_CORE_READ(inode, i_sb, s_magic);
+	return magic == 0xEF53 /* ext */ || magic == 0x58465342 /* xfs */ || magic == 0x9123683E /* btrfs */;
+}
+
 SEC("tp_btf/writeback_mark_inode_dirty")
 int BPF_PROG(magi_dirty, struct inode *inode, int flags)
 {
@@ -61,7 +81,7 @@ int BPF_PROG(magi_dirty, struct inode *inode, int flags)
 	 * flags would tell on some file systems only, and their values differ between kernels; the times tell
 	 * on all.
 	 */
-	if (watched_here(&caller) && has_write_times(inode))
+	if (watched_here(&caller) && marks_every_write(inode) && has_write_times(inode))
 		on_touch(&caller, inode);
 	return 0;
 }
@@ -148,10 +168,6 @@ int magi_sys_enter(struct bpf_raw_tracepoint_args *args)
 	if (!file)
 		return 0;
 	struct inode *inode = BPF_CORE_READ(file, f_inode);
-	if (is_write) {
-		on_touch(&caller, inode);
-		return 0;
-	}
 	if (number == NR_CLOSE) {
 		/* Chmod and rename at a commit are no writes: here only the close shows that a file is done. */
 		struct goroutine_key key = { .goroutine = caller.goroutine, .tgid = caller.tgid };
@@ -168,13 +184,21 @@ int magi_sys_enter(struct bpf_raw_tracepoint_args *args)
 			say_left(&caller, goroutine);
 		return 0;
 	}
-	if ((BPF_CORE_READ(inode, i_mode) & S_IFMT) != S_IFSOCK)
+	if ((BPF_CORE_READ(inode, i_mode) & S_IFMT) != S_IFSOCK) {
+		if (is_write)
+			on_touch(&caller, inode);
 		return 0;
+	}
 	struct socket *socket = (struct socket *)BPF_CORE_READ(file, private_data);
-	__u64 sk = (__u64)BPF_CORE_READ(socket, sk);
+	struct sock *sk = BPF_CORE_READ(socket, sk);
+	if (!sk || !is_tcp(sk))
+		return 0;
+	if (is_write) {
+		on_send(&caller, BPF_CORE_READ(sk, __sk_common.skc_cookie.counter));
+		return 0;
+	}
 	__u64 thread = bpf_get_current_pid_tgid();
-	if (sk && is_tcp((struct sock *)sk))
-		bpf_map_update_elem(&pending, &thread, &sk, BPF_ANY);
+	bpf_map_update_elem(&pending, &thread, &sk, BPF_ANY);
 	return 0;
 }
 

@@ -16,6 +16,7 @@ enum record_kind {
 	RECORD_SOCKET_READ = 3,
 	RECORD_SOCKET_STATE = 4,
 	RECORD_THREAD_VOTE = 5,
+	RECORD_SOCKET_SENT = 6,
 };
 
 /* Which file of an ingest directory; a name starting so also counts. */
@@ -83,6 +84,11 @@ struct socket_state {
 	struct endpoints endpoints;
 	__u32 state;
 	__u32 owned;
+};
+
+struct socket_sent {
+	struct header header;
+	__u64 cookie;
 };
 
 struct thread_vote {

@@ -320,6 +320,29 @@ static __always_inline void on_read(const struct caller *caller, struct sock *sk
 	bpf_ringbuf_submit(record, 0);
 }
 
+/*
+ * The watched process sends on a socket: over HTTP/1.1 the next request, so what was read before belongs to
+ * another body. Worth saying only where a goroutine in an ingest reads it.
+ */
+static __always_inline void on_send(const struct caller *caller, __u64 cookie)
+{
+	struct socket_entry *socket = bpf_map_lookup_elem(&sockets, &cookie);
+	if (!socket || !socket->reader)
+		return;
+	struct goroutine_key key = { .goroutine = socket->reader, .tgid = socket->reader_tgid };
+	struct goroutine *reader = bpf_map_lookup_elem(&goroutines, &key);
+	if (!reader || !reader->has_directory || reader->cookie != cookie)
+		return;
+	socket->reader = 0;
+	socket->turn++;
+	struct socket_sent *record = reserve(sizeof(*record));
+	if (!record)
+		return;
+	fill_header(&record->header, RECORD_SOCKET_SENT, caller);
+	record->cookie = cookie;
+	bpf_ringbuf_submit(record, 0);
+}
+
 /* A file name's beginning, as one number: comparing it costs one instruction. */
 static __always_inline __u32 part_of(const char *name)
 {

@@ -3,7 +3,7 @@
 //! containerd copies a layer with one goroutine that opens the ingest, then by turns reads the socket and
 //! writes `data`. So C feeds D while all of these hold:
 //! - the ingest that goroutine g took last is D, and nobody took D after g;
-//! - the socket that g read last, after it took D, is C, and nobody read C after g;
+//! - the socket that g read last, after it took D, is C, and nobody read C after g, nor sent on it;
 //! - that run of reads is too long for what the transport's own goroutine reads ahead of a body.
 //!
 //! Go recycles goroutines, so a goroutine counts only until it is seen leaving its ingest: by turning `data`
@@ -150,6 +150,7 @@ impl Attribution {
             Record::SocketRead { at_ns, by, cookie, bytes_by_goroutine, .. } => {
                 self.socket_read(at_ns, by, cookie, bytes_by_goroutine, tell);
             }
+            Record::SocketSent { cookie, .. } => self.socket_sent(cookie, tell),
             Record::SocketState { cookie, state: TcpState::Close, .. } => self.forget_socket(cookie, tell),
             Record::SocketState { state: TcpState::Established, .. } => {}
             Record::ThreadVote { by, cookie, directory, bytes, .. } => {
@@ -261,6 +262,14 @@ impl Attribution {
         }
         if let Some(before) = before {
             self.conclude(before, tell);
+        }
+        self.conclude(cookie, tell);
+    }
+
+    fn socket_sent(&mut self, cookie: u64, tell: &mut dyn FnMut(Change)) {
+        if let Some(socket) = self.sockets.get_mut(&cookie) {
+            socket.reader = None;
+            socket.votes.clear();
         }
         self.conclude(cookie, tell);
     }

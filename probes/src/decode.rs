@@ -80,6 +80,7 @@ pub fn decode(bytes: &[u8]) -> Result<(u32, Record), DecodeError> {
             let file = FileId::from_kernel(dev, inode);
             Record::ThreadVote { at_ns, by, cookie, file, directory, bytes }
         }
+        6 => Record::SocketSent { at_ns, by, cookie: rest.u64()? },
         other => return Err(DecodeError::Kind(other)),
     };
     Ok((epoch, record))

@@ -22,7 +22,15 @@ pub struct Options {
     pub btf: Option<PathBuf>,
     /// Which variant to take.
     pub strategy: Strategy,
+    /// A path within the content stores to watch: tells [`Strategy::Best`] whether its file system lets the
+    /// better variant see every write. Without it, that is assumed; elsewhere the better variant is silent.
+    pub store: Option<PathBuf>,
 }
+
+/// File systems on which [`Level::InodeTracepoints`] sees every write; `bpf/magi.bpf.c` has the same list.
+/// An overlay stands for the file system below it.
+const COVERED: [i64; 4] = [0xEF53, 0x5846_5342, 0x9123_683E, OVERLAY];
+const OVERLAY: i64 = 0x794C_7630;
 
 /// Which variant to try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,6 +85,23 @@ pub enum LoadError {
     PidNamespace {
         /// Where it was looked for.
         path: &'static str,
+        /// What came instead.
+        #[source]
+        source: io::Error,
+    },
+    /// Inode tracepoints miss writes on this file system.
+    #[error("inode tracepoints do not see every write on the file system of {}, of type {kind:#x}", path.display())]
+    FileSystem {
+        /// The content store.
+        path: PathBuf,
+        /// The type, as `statfs` says it.
+        kind: i64,
+    },
+    /// The file system of the content store cannot be told.
+    #[error("asking for the file system of {}", path.display())]
+    Store {
+        /// The content store.
+        path: PathBuf,
         /// What came instead.
         #[source]
         source: io::Error,
@@ -148,7 +173,9 @@ pub(crate) fn load(options: &Options) -> Result<Loaded, LoadError> {
             attachments.extend(attach(level, &mut ebpf, &btf)?);
             (level, None)
         }
-        Strategy::Best => match attach(Level::InodeTracepoints, &mut ebpf, &btf) {
+        Strategy::Best => match covers(options.store.as_deref())
+            .and_then(|()| attach(Level::InodeTracepoints, &mut ebpf, &btf))
+        {
             Ok(links) => {
                 attachments.extend(links);
                 (Level::InodeTracepoints, None)
@@ -163,13 +190,22 @@ pub(crate) fn load(options: &Options) -> Result<Loaded, LoadError> {
     Ok(Loaded { attachments, maps: take_maps(&mut ebpf)?, level, fell_back })
 }
 
-fn attach(level: Level, ebpf: &mut Ebpf, btf: &Btf) -> Result<[FdLink; 2], LoadError> {
+fn covers(store: Option<&Path>) -> Result<(), LoadError> {
+    let Some(path) = store else { return Ok(()) };
+    let kind = rustix::fs::statfs(path)
+        .map_err(|error| LoadError::Store { path: path.to_owned(), source: error.into() })?
+        .f_type;
+    if COVERED.contains(&kind) { Ok(()) } else { Err(LoadError::FileSystem { path: path.to_owned(), kind }) }
+}
+
+fn attach(level: Level, ebpf: &mut Ebpf, btf: &Btf) -> Result<Vec<FdLink>, LoadError> {
     Ok(match level {
-        Level::InodeTracepoints => [
+        Level::InodeTracepoints => vec![
+            attach_btf(ebpf, btf, "magi_send", "sock_send_length")?,
             attach_btf(ebpf, btf, "magi_recv", "sock_recv_length")?,
             attach_btf(ebpf, btf, "magi_dirty", "writeback_mark_inode_dirty")?,
         ],
-        Level::SyscallTracepoints => [
+        Level::SyscallTracepoints => vec![
             attach_raw(ebpf, "magi_sys_enter", "sys_enter")?,
             attach_raw(ebpf, "magi_sys_exit", "sys_exit")?,
         ],

@@ -141,6 +141,16 @@ pub enum Record {
         /// Bytes that anybody read on this socket since the probes first saw it.
         bytes_total: u64,
     },
+    /// The watched process sent on a socket that feeds an ingest: over HTTP/1.1 the next request, so the body
+    /// before it is complete, or given up.
+    SocketSent {
+        /// When.
+        at_ns: u64,
+        /// Who.
+        by: Caller,
+        /// The socket's cookie.
+        cookie: u64,
+    },
     /// A socket that the watched process opened, or was seen reading, changed its state.
     SocketState {
         /// When.
