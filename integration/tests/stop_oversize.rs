@@ -34,8 +34,9 @@ struct Attack {
 }
 
 async fn attack(node: &Containerd, registry: &Registry, round: u64) -> Result<Attack> {
-    let bad_name = format!("bad{round}");
-    let good_name = format!("good{round}");
+    // The registry's log is shared by all nodes: a name for each.
+    let bad_name = format!("bad-{}-{round}", node.line());
+    let good_name = format!("good-{}-{round}", node.line());
     let bad = registry.put(&bad_name, "1", &gigantic(1000 + round)?);
     let good_image = healthy(10_000 + 10 * round)?;
     let good = registry.put(&good_name, "1", &good_image);

@@ -119,14 +119,10 @@ impl Core {
 
     fn handle(&mut self, state: &mut State, event: Event) {
         let now = self.clock.now();
-        match &event {
-            Event::SourceUp { source } => self.sources.send_modify(|up| {
-                up.insert(*source);
-            }),
-            Event::SourceDown { source } => self.sources.send_modify(|up| {
-                up.remove(source);
-            }),
-            _ => {}
+        if let Event::SourceUp { source } = &event {
+            self.sources.send_modify(|up| drop(up.insert(*source)));
+        } else if let Event::SourceDown { source } = &event {
+            self.sources.send_modify(|up| drop(up.remove(source)));
         }
         let recorded = self.recorder.as_ref().map(|_| event.clone());
         state.engine.handle(now, event, &mut state.effects);
@@ -193,10 +189,10 @@ impl Core {
     }
 }
 
-/// The record as a log line, so that who reads only the journal misses nothing.
+/// The record as a log line, so that who reads only the journal misses nothing that happened.
 fn log(record: &AuditRecord) {
-    match serde_json::to_string(record) {
-        Ok(record) => info!(target: "magi::audit", record),
-        Err(error) => error!(%error, "an audit record cannot be shown"),
-    }
+    let pull = record.pull.as_ref();
+    let id = pull.map(|pull| tracing::field::display(pull.id));
+    let image = pull.and_then(|pull| pull.repositories.first()).map(tracing::field::display);
+    info!(target: "magi::audit", id, image, "{}", record.entry);
 }

@@ -1,5 +1,7 @@
 //! What goes into the audit trail; the node adds sequence number, time and host when it writes.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::evidence::{Evidence, Reason, Source};
@@ -131,4 +133,63 @@ pub enum Entry {
         /// How many rules it has.
         rules: u64,
     },
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Intent {
+                attempt,
+                reason,
+                lever,
+                socket,
+                evidence,
+                ..
+            } => {
+                write!(f, "{reason}: pulls lever {lever} ({attempt})")?;
+                if let Some(socket) = socket {
+                    write!(f, " on socket {socket}")?;
+                }
+                let mut facts = evidence.iter();
+                if let Some(first) = facts.next() {
+                    write!(f, " because {first}")?;
+                }
+                facts.try_for_each(|fact| write!(f, ", and {fact}"))
+            }
+            Self::Outcome { attempt, outcome } => write!(f, "lever {attempt} came back: {outcome}"),
+            Self::Ended { reason, attempts, .. } => {
+                write!(f, "{reason}: the pull has ended after {attempts} levers")
+            }
+            Self::Clean { removed } => {
+                write!(f, "nothing of the ended pull is left, {removed} removed by magi")
+            }
+            Self::TakenOver {
+                ingest,
+                by,
+                condemned,
+            } => {
+                let fate = if *condemned {
+                    "condemned as well"
+                } else {
+                    "innocent"
+                };
+                write!(f, "{by} goes on with {ingest} and is {fate}")
+            }
+            Self::WouldAbort { reason, .. } => write!(f, "{reason}: would be stopped if the policy enforced"),
+            Self::NotStopped { reason, why } => write!(f, "{reason}: not stopped yet: {why}"),
+            Self::NotClean { what } => write!(f, "left behind: {}", what.join(", ")),
+            Self::ManifestUnreadable { problem } => write!(f, "judged without its manifest: {problem}"),
+            Self::Forgotten { what } => write!(f, "forgotten: {what}"),
+            Self::SourceChanged { source, up } => {
+                write!(f, "source {source} {}", if *up { "works" } else { "is gone" })
+            }
+            Self::PolicyInForce {
+                mode: Some(mode),
+                rules,
+            } => write!(f, "policy in force: {mode}, {rules} rules"),
+            Self::PolicyInForce { mode: None, rules } => {
+                write!(f, "policy in force: {rules} rules, everything else exempt")
+            }
+        }
+    }
 }

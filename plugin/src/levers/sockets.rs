@@ -2,7 +2,7 @@
 
 use magi_engine::action::LeverOutcome;
 use magi_engine::ids::SocketName;
-use magi_sys::{Destroyed, SocketTable, SocketTableError};
+use magi_sys::{Destroyed, DisconnectError, SocketTable, SocketTableError};
 
 use crate::causes;
 
@@ -24,25 +24,27 @@ impl Sockets {
         }
     }
 
-    /// Every one of `sockets`; stops at the first refusal that holds for all.
+    /// Every one of `sockets`, by whichever way this kernel offers.
     pub(crate) fn destroy_all(&mut self, pid: Option<u32>, sockets: &[SocketName]) -> LeverOutcome {
         let mut count = 0u64;
         let mut failure = None;
         for socket in sockets {
-            match self.destroy(pid, socket) {
+            let mut outcome = self.destroy(pid, socket);
+            if matches!(outcome, LeverOutcome::Unsupported { .. }) {
+                outcome = self.disconnect(pid, socket);
+            }
+            match outcome {
                 LeverOutcome::Done { count: one } => count = count.saturating_add(one),
                 LeverOutcome::AlreadyGone => {}
-                LeverOutcome::Unsupported { .. } => match self.disconnect(pid, socket) {
-                    LeverOutcome::Done { count: one } => count = count.saturating_add(one),
-                    LeverOutcome::AlreadyGone => {}
-                    other => failure = Some(other),
-                },
-                other => failure = Some(other),
+                LeverOutcome::NotAsExpected { .. }
+                | LeverOutcome::Unsupported { .. }
+                | LeverOutcome::Failed { .. }
+                | LeverOutcome::IntentNotWritten { .. } => failure = Some(outcome),
             }
         }
         match failure {
             Some(failure) if count == 0 => failure,
-            _ => LeverOutcome::Done { count },
+            Some(_) | None => LeverOutcome::Done { count },
         }
     }
 
@@ -51,8 +53,18 @@ impl Sockets {
         let Some(pid) = pid else {
             return LeverOutcome::Failed { why: "containerd's process is not known at present".to_owned() };
         };
-        let _ = (pid, socket);
-        LeverOutcome::Failed { why: String::new() }
+        let table = match self.table(Some(pid)) {
+            Ok(table) => table,
+            Err(error) => return refused(&error),
+        };
+        match magi_sys::disconnect(table, pid, socket.cookie.0, socket.local, socket.remote) {
+            Ok(()) => LeverOutcome::Done { count: 1 },
+            Err(DisconnectError::NotFound { .. }) => LeverOutcome::AlreadyGone,
+            Err(error @ DisconnectError::NotTheSame { .. }) => {
+                LeverOutcome::NotAsExpected { what: causes::in_one_line(&error) }
+            }
+            Err(error) => LeverOutcome::Failed { why: causes::in_one_line(&error) },
+        }
     }
 
     /// The table of containerd's network namespace: sock_diag sees no other's sockets (ebpf.md §8.3).
@@ -74,10 +86,9 @@ impl Sockets {
 
 fn refused(error: &SocketTableError) -> LeverOutcome {
     let why = causes::in_one_line(error);
-    match error {
-        SocketTableError::Unsupported | SocketTableError::NotPermitted | SocketTableError::Unavailable => {
-            LeverOutcome::Unsupported { why }
-        }
-        _ => LeverOutcome::Failed { why },
-    }
+    let for_good = matches!(
+        error,
+        SocketTableError::Unsupported | SocketTableError::NotPermitted | SocketTableError::Unavailable
+    );
+    if for_good { LeverOutcome::Unsupported { why } } else { LeverOutcome::Failed { why } }
 }

@@ -37,7 +37,7 @@ pub(crate) fn load(settings: &ProbeSettings) -> Option<Probes> {
     let options = Options { btf: Some(settings.btf.clone()), ..Options::default() };
     let loaded = Probes::load(&options);
     // Reading the kernel's type information takes tens of megabytes for a moment.
-    magi_probes::release_memory();
+    magi_sys::release_free_memory();
     match loaded {
         Ok(probes) => {
             let fell_back = probes.fell_back().map(|error| crate::causes::in_one_line(error));
@@ -164,6 +164,7 @@ impl Ties {
             Record::SocketState { state: TcpState::Close, .. }
             | Record::FileTouched { .. }
             | Record::FileLeft { .. }
+            | Record::SocketSent { .. }
             | Record::ThreadVote { .. } => {}
         }
         let mut changes = Vec::new();

@@ -1,12 +1,16 @@
 //! The kernel's socket table, listed when the engine asks: containerd's own connections and their byte counts.
 
+use std::sync::Arc;
+
 use magi_engine::event::SocketStat;
 use magi_engine::ids::{Cookie, SocketName};
 use magi_engine::{Event, Source};
+use magi_sys::{OwnerError, SocketTable, SocketTableError, TcpSocket, TcpState};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::containerd::Attached;
+use crate::causes;
 use crate::inbox::{Inbox, Stopping};
 
 /// Runs until the node stops; `wishes` is the engine's.
@@ -15,7 +19,7 @@ pub(crate) async fn run(
     mut wishes: mpsc::Receiver<()>,
     mut attached: watch::Receiver<Option<Attached>>,
 ) {
-    let mut lister = Lister { inbox, up: false };
+    let mut lister = Lister { inbox, up: false, table: None };
     loop {
         let told = tokio::select! {
             changed = attached.changed() => {
@@ -23,7 +27,7 @@ pub(crate) async fn run(
                     return;
                 }
                 let found = attached.borrow_and_update().clone();
-                lister.list(found).await
+                lister.tell(found).await
             }
             wish = wishes.recv() => {
                 if wish.is_none() {
@@ -31,7 +35,7 @@ pub(crate) async fn run(
                 }
                 while wishes.try_recv().is_ok() {}
                 let found = attached.borrow_and_update().clone();
-                lister.list(found).await
+                lister.tell(found).await
             }
         };
         if told.is_err() {
@@ -43,44 +47,63 @@ pub(crate) async fn run(
 struct Lister {
     inbox: Inbox,
     up: bool,
+    /// The table of the attached process's network namespace.
+    table: Option<(u32, Arc<SocketTable>)>,
+}
+
+/// Why there is no list.
+#[derive(Debug, thiserror::Error)]
+enum ListError {
+    #[error("cannot open the socket table")]
+    Open(#[source] SocketTableError),
+    #[error("cannot list containerd's sockets")]
+    List(#[source] OwnerError),
+    #[error("the list did not come back")]
+    Cut(#[source] tokio::task::JoinError),
 }
 
 impl Lister {
-    async fn list(&mut self, found: Option<Attached>) -> Result<(), Stopping> {
+    async fn tell(&mut self, found: Option<Attached>) -> Result<(), Stopping> {
         let Some(found) = found else { return Ok(()) };
-        let listed = tokio::task::spawn_blocking(move || sockets_of(found.pid)).await;
-        match listed {
-            Ok(Ok(sockets)) => {
+        match self.list(found.pid).await {
+            Ok(sockets) => {
                 if !std::mem::replace(&mut self.up, true) {
                     info!(sockets = sockets.len(), "the kernel's socket table can be listed");
                     self.inbox.send(Event::SourceUp { source: Source::SocketTable }).await?;
                 }
                 self.inbox.send(Event::SocketsListed { sockets }).await
             }
-            Ok(Err(error)) => self.failed(&crate::causes::in_one_line(&error)).await,
-            Err(error) => self.failed(&error.to_string()).await,
+            Err(error) if std::mem::replace(&mut self.up, false) => {
+                warn!(error = causes::in_one_line(&error), "the kernel's socket table can no longer be listed");
+                self.inbox.send(Event::SourceDown { source: Source::SocketTable }).await
+            }
+            Err(error) => {
+                let error = causes::in_one_line(&error);
+                warn!(error, "the kernel's socket table cannot be listed: without probes nothing ties a socket to a pull");
+                Ok(())
+            }
         }
     }
 
-    async fn failed(&mut self, error: &str) -> Result<(), Stopping> {
-        if std::mem::replace(&mut self.up, false) {
-            warn!(error, "the kernel's socket table can no longer be listed");
-            return self.inbox.send(Event::SourceDown { source: Source::SocketTable }).await;
-        }
-        warn!(error, "the kernel's socket table cannot be listed: without probes nothing ties a socket to a pull");
-        Ok(())
+    async fn list(&mut self, pid: u32) -> Result<Vec<SocketStat>, ListError> {
+        let table = match &self.table {
+            Some((of, table)) if *of == pid => Arc::clone(table),
+            Some(_) | None => {
+                let table = SocketTable::open_in_netns_of(pid).map_err(ListError::Open)?;
+                Arc::clone(&self.table.insert((pid, Arc::new(table))).1)
+            }
+        };
+        let listed = tokio::task::spawn_blocking(move || magi_sys::owned_tcp(pid, &table));
+        let owned = listed.await.map_err(ListError::Cut)?.map_err(ListError::List)?;
+        Ok(owned.connected().map(|owned| stat(&owned.socket)).collect())
     }
 }
 
-/// The connections that the process itself opened.
-fn sockets_of(pid: u32) -> Result<Vec<SocketStat>, magi_sys::SocketTableError> {
-    let _ = pid;
-    let sockets = magi_sys::SocketTable::open()?.tcp_sockets(&magi_sys::TcpFilter::held())?;
-    let stat = |socket: magi_sys::TcpSocket| SocketStat {
+fn stat(socket: &TcpSocket) -> SocketStat {
+    SocketStat {
         socket: SocketName { cookie: Cookie(socket.cookie), local: socket.local, remote: socket.remote },
-        established: socket.state == magi_sys::TcpState::Established,
+        established: socket.state == TcpState::Established,
         received: socket.bytes_received.unwrap_or(0),
         unread: u64::from(socket.unread),
-    };
-    Ok(sockets.into_iter().map(stat).collect())
+    }
 }
