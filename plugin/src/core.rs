@@ -120,9 +120,9 @@ impl Core {
     fn handle(&mut self, state: &mut State, event: Event) {
         let now = self.clock.now();
         if let Event::SourceUp { source } = &event {
-            self.sources.send_modify(|up| drop(up.insert(*source)));
+            self.sources.send_modify(|up| up.extend([*source]));
         } else if let Event::SourceDown { source } = &event {
-            self.sources.send_modify(|up| drop(up.remove(source)));
+            self.sources.send_modify(|up| up.retain(|one| one != source));
         }
         let recorded = self.recorder.as_ref().map(|_| event.clone());
         state.engine.handle(now, event, &mut state.effects);
