@@ -120,6 +120,23 @@ impl Api {
         Ok(())
     }
 
+    /// Makes containerd collect its garbage now. Returns when it is gone.
+    ///
+    /// It does so by itself after a pull, but what a cancelled pull wrote after that collection stays until the next one.
+    pub async fn collect(&self) -> Result<()> {
+        let mut client = leases::leases_client::LeasesClient::new(self.channel());
+        let id = format!("magi-collect-{}", std::process::id());
+        let request = leases::CreateRequest {
+            id: id.clone(),
+            ..Default::default()
+        };
+        client
+            .create(in_namespace(request))
+            .await
+            .context("create a lease")?;
+        self.delete_lease(&id).await
+    }
+
     /// All ingests.
     pub async fn ingests(&self) -> Result<Vec<Ingest>> {
         let mut client = content::content_client::ContentClient::new(self.channel());

@@ -1,5 +1,8 @@
 //! What the options claim is so: download limits, the pull path, verifiers, behaviours of single blobs, ports.
-#![expect(clippy::indexing_slicing, reason = "a column that is not there is a failed test")]
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a column that is not there is a failed test"
+)]
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -100,6 +103,13 @@ async fn sixteen_layers_at_once(options: registry::Options) -> anyhow::Result<()
             );
         }
         pulls.shutdown().await;
+        // Six cancelled at once: containerd may collect before the last of them has let go.
+        let left = node
+            .api()
+            .left_behind(&Default::default(), Duration::from_secs(3))
+            .await?;
+        println!("{}: {left:?} left by itself after three seconds", node.line());
+        node.api().collect().await?;
         node.expect_nothing_left(&Default::default(), BOUND).await?;
         node.shutdown()?.expect_none()?;
     }

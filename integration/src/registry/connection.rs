@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 
 use super::Shared;
+use super::log::Log;
 use super::serve::{self, Peer};
 
 /// Listens on a free port of `address` and serves what comes, on `runtime`.
@@ -68,6 +69,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) ->
                 Counted {
                     inner: stream,
                     written,
+                    log: shared.log.clone(),
                 },
                 peer,
                 shared,
@@ -82,6 +84,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) ->
                 Counted {
                     inner: stream,
                     written,
+                    log: shared.log.clone(),
                 },
                 peer,
                 shared,
@@ -108,6 +111,16 @@ where
 struct Counted<S> {
     inner: S,
     written: Arc<AtomicU64>,
+    log: Log,
+}
+
+impl<S> Counted<S> {
+    fn took(&self, poll: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(count)) = poll {
+            self.written.fetch_add(*count as u64, Ordering::Relaxed);
+            self.log.changed();
+        }
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
@@ -124,9 +137,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut TaskContext<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let poll = Pin::new(&mut this.inner).poll_write(cx, bytes);
-        if let Poll::Ready(Ok(count)) = &poll {
-            this.written.fetch_add(*count as u64, Ordering::Relaxed);
-        }
+        this.took(&poll);
         poll
     }
 
@@ -137,9 +148,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let poll = Pin::new(&mut this.inner).poll_write_vectored(cx, slices);
-        if let Poll::Ready(Ok(count)) = &poll {
-            this.written.fetch_add(*count as u64, Ordering::Relaxed);
-        }
+        this.took(&poll);
         poll
     }
 

@@ -103,7 +103,7 @@ impl Record {
         if self.yielded.fetch_add(bytes, Ordering::Relaxed) == 0 && bytes > 0 {
             self.progress.lock().unwrap_or_else(PoisonError::into_inner).first = Some(Instant::now());
         }
-        self.log.0.changed.notify_waiters();
+        self.log.changed();
     }
 
     pub(super) fn end(&self, end: End) {
@@ -114,7 +114,7 @@ impl Record {
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         progress.end.get_or_insert((Instant::now(), end, sent));
         drop(progress);
-        self.log.0.changed.notify_waiters();
+        self.log.changed();
     }
 
     fn view(&self) -> Request {
@@ -151,8 +151,13 @@ impl Log {
         });
         records.push(Arc::clone(&record));
         drop(records);
-        self.0.changed.notify_waiters();
+        self.changed();
         record
+    }
+
+    /// Wakes who waits: a count has changed.
+    pub(super) fn changed(&self) {
+        self.0.changed.notify_waiters();
     }
 
     /// All requests so far, in order of arrival.
@@ -216,8 +221,9 @@ impl Log {
             }
             if tokio::time::timeout_at(deadline, changed).await.is_err() {
                 bail!(
-                    "waited {bound:?} in vain for {what}; the registry saw:\n{}",
-                    table(&requests)
+                    "waited {bound:?} in vain for {what}; the registry saw:
+{}",
+                    self.table()
                 );
             }
         }

@@ -20,6 +20,7 @@ use std::sync::atomic::AtomicU64;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 pub use auth::Auth;
@@ -92,6 +93,8 @@ pub struct Registry {
     v4: SocketAddr,
     v6: Option<SocketAddr>,
     runtime: Option<Runtime>,
+    // Here and not in what connections share: those may end after us, or not at all.
+    _ca_dir: Option<TempDir>,
 }
 
 impl Registry {
@@ -108,12 +111,17 @@ impl Registry {
             .enable_all()
             .build()
             .context("start the registry's runtime")?;
+        let ca_dir = options
+            .tls
+            .then(|| tempfile::Builder::new().prefix("magi-ca-").tempdir())
+            .transpose()
+            .context("create a folder")?;
         let shared = Arc::new(Shared {
             store: Store::default(),
             log: Log::default(),
             tokens: auth::Tokens::default(),
             auth: options.auth,
-            tls: options.tls.then(Tls::new).transpose()?,
+            tls: ca_dir.as_ref().map(|dir| Tls::new(dir.path())).transpose()?,
             send_buffer: options.send_buffer,
             connections: AtomicU64::new(0),
         });
@@ -125,6 +133,7 @@ impl Registry {
             v4,
             v6,
             runtime: Some(runtime),
+            _ca_dir: ca_dir,
         })
     }
 

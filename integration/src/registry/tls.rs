@@ -6,7 +6,6 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use tempfile::TempDir;
 use tokio_rustls::TlsAcceptor;
 
 /// The server's side, and the authority's certificate in a file for its clients.
@@ -14,11 +13,11 @@ pub(super) struct Tls {
     pub(super) acceptor: TlsAcceptor,
     ca_der: CertificateDer<'static>,
     ca_file: PathBuf,
-    _dir: TempDir,
 }
 
 impl Tls {
-    pub(super) fn new() -> Result<Self> {
+    /// A new authority, whose certificate is written into `dir`.
+    pub(super) fn new(dir: &Path) -> Result<Self> {
         let ca_key = KeyPair::generate().context("generate the authority's key")?;
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -46,17 +45,12 @@ impl Tls {
             .context("set up TLS")?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
 
-        let dir = tempfile::Builder::new()
-            .prefix("magi-ca-")
-            .tempdir()
-            .context("create a folder")?;
-        let ca_file = dir.path().join("ca.pem");
+        let ca_file = dir.join("ca.pem");
         std::fs::write(&ca_file, ca.pem()).with_context(|| format!("write {}", ca_file.display()))?;
         Ok(Self {
             acceptor: TlsAcceptor::from(Arc::new(config)),
             ca_der: ca.der().clone(),
             ca_file,
-            _dir: dir,
         })
     }
 
