@@ -5,8 +5,10 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
 
 use crate::containerd::Containerd;
 use crate::process::{Launch, Process, TERM_GRACE};
@@ -242,6 +244,22 @@ impl Magi {
             .stdin(Stdio::null())
             .output()
             .context("run magictl")
+    }
+
+    /// Asks on the control socket, in the contract's own words: one line of JSON out, one in.
+    pub async fn ask(&self, ask: &Value) -> Result<Value> {
+        let mut stream = UnixStream::connect(self.socket()).await.context("connect to the control socket")?;
+        stream.write_all(format!("{ask}\n").as_bytes()).await.context("ask")?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).await.context("hear the answer")?;
+        serde_json::from_str(&line).with_context(|| format!("the answer {line}"))
+    }
+
+    /// The pulls in flight, as `magictl pulls --json` gets them.
+    pub async fn pulls(&self) -> Result<Vec<Value>> {
+        let answer = self.ask(&json!({"v": 1, "ask": "pulls", "ended": false})).await?;
+        let pulls = answer["reply"]["answer"]["report"]["pulls"].as_array();
+        pulls.cloned().with_context(|| format!("no report in {answer}"))
     }
 
     /// Ends it in order.
