@@ -9,7 +9,13 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::Command;
 
-const SOURCES: [&str; 4] = ["bpf/magi.bpf.c", "bpf/state.h", "bpf/kernel.h", "bpf/record.h"];
+const SOURCES: [&str; 5] = [
+    "bpf/magi.bpf.c",
+    "bpf/maps.h",
+    "bpf/follow.h",
+    "bpf/kernel.h",
+    "bpf/record.h",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     for source in SOURCES {
@@ -39,7 +45,11 @@ fn compile(object: &PathBuf) -> Result<Outcome, Box<dyn Error>> {
     let (target, triplet) = match env::var("CARGO_CFG_TARGET_ARCH")?.as_str() {
         "x86_64" => ("x86", "x86_64-linux-gnu"),
         "aarch64" => ("arm64", "aarch64-linux-gnu"),
-        other => return Ok(Outcome::Unavailable(format!("no goroutine register is known for {other}"))),
+        other => {
+            return Ok(Outcome::Unavailable(format!(
+                "no goroutine register is known for {other}"
+            )));
+        }
     };
     let clang = env::var_os("MAGI_CLANG").unwrap_or_else(|| OsString::from("clang"));
     let output = Command::new(&clang)
@@ -62,9 +72,10 @@ fn compile(object: &PathBuf) -> Result<Outcome, Box<dyn Error>> {
     }
     let complaint = String::from_utf8_lossy(&output.stderr);
     match complaint.lines().find(|line| line.contains("file not found")) {
-        Some(line) => {
-            Ok(Outcome::Unavailable(format!("a header is missing (libbpf-dev, linux-libc-dev?): {}", line.trim())))
-        }
+        Some(line) => Ok(Outcome::Unavailable(format!(
+            "a header is missing (libbpf-dev, linux-libc-dev?): {}",
+            line.trim()
+        ))),
         None => Err(format!("{} refused the kernel side:\n{complaint}", clang.display()).into()),
     }
 }

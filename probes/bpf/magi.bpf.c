@@ -5,7 +5,7 @@
  * but an early return; the last two are the fallback for kernels without
  * sock_recv_length (before 6.3) and tax every system call of the machine.
  */
-#include "state.h"
+#include "follow.h"
 
 #include <bpf/bpf_tracing.h>
 

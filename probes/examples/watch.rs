@@ -42,5 +42,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn resident() -> Result<String, Box<dyn Error>> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    Ok(status.lines().filter(|line| line.starts_with("VmRSS") || line.starts_with("RssAnon")).collect())
+    Ok(status
+        .lines()
+        .filter(|line| line.starts_with("VmRSS") || line.starts_with("RssAnon"))
+        .collect())
 }

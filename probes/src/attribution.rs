@@ -143,17 +143,42 @@ impl Attribution {
     /// Takes one record in, and tells what follows from it.
     pub fn observe(&mut self, record: &Record, tell: &mut dyn FnMut(Change)) {
         match *record {
-            Record::FileTouched { by, file, directory, part, .. } => {
+            Record::FileTouched {
+                by,
+                file,
+                directory,
+                part,
+                ..
+            } => {
                 self.file_touched(by, file, directory, part, tell);
             }
             Record::FileLeft { by, .. } => self.leave((by.tgid, by.goroutine), tell),
-            Record::SocketRead { at_ns, by, cookie, bytes_by_goroutine, .. } => {
+            Record::SocketRead {
+                at_ns,
+                by,
+                cookie,
+                bytes_by_goroutine,
+                ..
+            } => {
                 self.socket_read(at_ns, by, cookie, bytes_by_goroutine, tell);
             }
             Record::SocketSent { cookie, .. } => self.socket_sent(cookie, tell),
-            Record::SocketState { cookie, state: TcpState::Close, .. } => self.forget_socket(cookie, tell),
-            Record::SocketState { state: TcpState::Established, .. } => {}
-            Record::ThreadVote { by, cookie, directory, bytes, .. } => {
+            Record::SocketState {
+                cookie,
+                state: TcpState::Close,
+                ..
+            } => self.forget_socket(cookie, tell),
+            Record::SocketState {
+                state: TcpState::Established,
+                ..
+            } => {}
+            Record::ThreadVote {
+                by,
+                cookie,
+                directory,
+                bytes,
+                ..
+            } => {
                 self.thread_vote((by.tgid, directory), cookie, bytes, tell);
             }
             Record::Gap => self.resync(tell),
@@ -174,11 +199,21 @@ impl Attribution {
 
     /// Forgets a process that is gone.
     pub fn forget_process(&mut self, tgid: u32, tell: &mut dyn FnMut(Change)) {
-        let gone: Vec<_> = self.goroutines.keys().filter(|key| key.0 == tgid).copied().collect();
+        let gone: Vec<_> = self
+            .goroutines
+            .keys()
+            .filter(|key| key.0 == tgid)
+            .copied()
+            .collect();
         for key in gone {
             self.leave(key, tell);
         }
-        let gone: Vec<_> = self.directories.keys().filter(|key| key.0 == tgid).copied().collect();
+        let gone: Vec<_> = self
+            .directories
+            .keys()
+            .filter(|key| key.0 == tgid)
+            .copied()
+            .collect();
         for key in gone {
             self.close_directory(key, tell);
         }
@@ -210,7 +245,10 @@ impl Attribution {
         tell: &mut dyn FnMut(Change),
     ) {
         let (key, goroutine) = ((by.tgid, directory), (by.tgid, by.goroutine));
-        let known = self.goroutines.get(&goroutine).filter(|known| known.directory == Some(directory));
+        let known = self
+            .goroutines
+            .get(&goroutine)
+            .filter(|known| known.directory == Some(directory));
         if part == IngestPart::UpdatedAt
             && known.and_then(|known| known.last_part) != Some(IngestPart::StartedAt)
         {
@@ -221,7 +259,11 @@ impl Attribution {
         if part == IngestPart::Ref {
             self.close_directory(key, tell);
         }
-        if self.goroutines.get(&goroutine).is_none_or(|known| known.directory != Some(directory)) {
+        if self
+            .goroutines
+            .get(&goroutine)
+            .is_none_or(|known| known.directory != Some(directory))
+        {
             self.leave(goroutine, tell);
             self.make_room(goroutine, key, tell);
         }
@@ -255,10 +297,20 @@ impl Attribution {
         }
         let mut before = None;
         if let Some(goroutine) = self.goroutines.get_mut(&key) {
-            let run = goroutine.run.filter(|run| same_reader && run.cookie == cookie && run.bytes <= bytes);
-            before = goroutine.run.map(|run| run.cookie).filter(|before| *before != cookie);
+            let run = goroutine
+                .run
+                .filter(|run| same_reader && run.cookie == cookie && run.bytes <= bytes);
+            before = goroutine
+                .run
+                .map(|run| run.cookie)
+                .filter(|before| *before != cookie);
             let since_ns = run.map_or(at_ns, |run| run.since_ns);
-            goroutine.run = Some(Run { cookie, since_ns, until_ns: at_ns, bytes });
+            goroutine.run = Some(Run {
+                cookie,
+                since_ns,
+                until_ns: at_ns,
+                bytes,
+            });
         }
         if let Some(before) = before {
             self.conclude(before, tell);
@@ -285,7 +337,8 @@ impl Attribution {
         } else {
             votes.push((key, bytes));
             if votes.len() > MAX_CANDIDATES
-                && let Some(smallest) = (0..votes.len()).min_by_key(|index| votes.get(*index).map(|vote| vote.1))
+                && let Some(smallest) =
+                    (0..votes.len()).min_by_key(|index| votes.get(*index).map(|vote| vote.1))
             {
                 votes.swap_remove(smallest);
                 self.evictions = self.evictions.saturating_add(1);
@@ -296,13 +349,22 @@ impl Attribution {
 
     /// Compares what now follows for a socket with what was told.
     fn conclude(&mut self, cookie: u64, tell: &mut dyn FnMut(Change)) {
-        let Some(socket) = self.sockets.get(&cookie) else { return };
-        let (before, after) = (socket.feed, self.by_goroutine(cookie).or_else(|| self.by_threads(cookie)));
-        if let Some(socket) = self.sockets.get_mut(&cookie) {
+        let Some(socket) = self.sockets.get(&cookie) else {
+            return;
+        };
+        let (before, after) = (
+            socket.feed,
+            self.by_goroutine(cookie).or_else(|| self.by_threads(cookie)),
+        );
+        if let Some(socket) = self.sockets.peek_mut(&cookie) {
             socket.feed = after;
         }
         match (before, after) {
-            (Some(before), Some(after)) if Feed { bytes: before.bytes, ..after } == before => {}
+            (Some(before), Some(after))
+                if Feed {
+                    bytes: before.bytes,
+                    ..after
+                } == before => {}
             (_, Some(after)) => tell(Change::Feed(after)),
             (Some(_), None) => tell(Change::Unfed { cookie }),
             (None, None) => {}
@@ -314,7 +376,9 @@ impl Attribution {
 
     /// A goroutine feeds this ingest: from now on the votes of threads have no say in it.
     fn silence_threads(&mut self, key: DirectoryKey, tell: &mut dyn FnMut(Change)) {
-        let Some(directory) = self.directories.get_mut(&key) else { return };
+        let Some(directory) = self.directories.peek_mut(&key) else {
+            return;
+        };
         if std::mem::replace(&mut directory.has_spoken, true) {
             return;
         }
@@ -328,7 +392,12 @@ impl Attribution {
         let mut fed = Vec::new();
         for socket in self.sockets.values_mut() {
             socket.votes.retain(|(candidate, _)| *candidate != key);
-            fed.extend(socket.feed.filter(|feed| (feed.tgid, feed.directory) == key).map(|feed| feed.cookie));
+            fed.extend(
+                socket
+                    .feed
+                    .filter(|feed| (feed.tgid, feed.directory) == key)
+                    .map(|feed| feed.cookie),
+            );
         }
         fed
     }
@@ -338,26 +407,53 @@ impl Attribution {
         let reader = self.goroutines.get(&(tgid, goroutine))?;
         let run = reader.run.filter(|run| run.cookie == cookie && run.counts())?;
         let directory = reader.directory?;
-        let known = self.directories.get(&(tgid, directory)).filter(|known| known.writer == goroutine)?;
+        let known = self
+            .directories
+            .get(&(tgid, directory))
+            .filter(|known| known.writer == goroutine)?;
         let (file, bytes) = (known.data, run.bytes);
-        Some(Feed { cookie, tgid, directory, file, method: Method::Goroutine, bytes })
+        Some(Feed {
+            cookie,
+            tgid,
+            directory,
+            file,
+            method: Method::Goroutine,
+            bytes,
+        })
     }
 
     fn by_threads(&self, cookie: u64) -> Option<Feed> {
         let votes = &self.sockets.get(&cookie)?.votes;
-        let sum = votes.iter().fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
+        let sum = votes
+            .iter()
+            .fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
         let ((tgid, directory), bytes) = *votes.iter().max_by_key(|(_, bytes)| *bytes)?;
-        let known = self.directories.get(&(tgid, directory)).filter(|known| !known.has_spoken)?;
+        let known = self
+            .directories
+            .get(&(tgid, directory))
+            .filter(|known| !known.has_spoken)?;
         let clear = u128::from(bytes) * 100 >= u128::from(sum) * u128::from(VOTE_PERCENT);
-        (sum >= VOTE_BYTES && clear)
-            .then_some(Feed { cookie, tgid, directory, file: known.data, method: Method::Thread, bytes })
+        (sum >= VOTE_BYTES && clear).then_some(Feed {
+            cookie,
+            tgid,
+            directory,
+            file: known.data,
+            method: Method::Thread,
+            bytes,
+        })
     }
 
     /// The goroutine is done with its ingest, and so the ingest with its writer.
     fn leave(&mut self, goroutine: GoroutineKey, tell: &mut dyn FnMut(Change)) {
-        let Some(directory) = self.goroutines.get(&goroutine).and_then(|known| known.directory) else { return };
+        let Some(directory) = self.goroutines.get(&goroutine).and_then(|known| known.directory) else {
+            return;
+        };
         let key = (goroutine.0, directory);
-        if self.directories.get(&key).is_some_and(|known| known.writer == goroutine.1) {
+        if self
+            .directories
+            .get(&key)
+            .is_some_and(|known| known.writer == goroutine.1)
+        {
             self.close_directory(key, tell);
         } else {
             self.drop_goroutine(goroutine, tell);
@@ -384,7 +480,9 @@ impl Attribution {
     }
 
     fn forget_socket(&mut self, cookie: u64, tell: &mut dyn FnMut(Change)) {
-        let Some(socket) = self.sockets.remove(&cookie) else { return };
+        let Some(socket) = self.sockets.remove(&cookie) else {
+            return;
+        };
         if let Some(reader) = socket.reader.and_then(|reader| self.goroutines.get_mut(&reader)) {
             reader.run = reader.run.filter(|run| run.cookie != cookie);
         }

@@ -12,7 +12,11 @@ pub(crate) struct BoundedMap<K, V> {
 
 impl<K: Copy + Eq + Hash, V> BoundedMap<K, V> {
     pub(crate) fn new(bound: usize) -> Self {
-        Self { entries: HashMap::new(), bound, clock: 0 }
+        Self {
+            entries: HashMap::new(),
+            bound,
+            clock: 0,
+        }
     }
 
     pub(crate) fn get(&self, key: &K) -> Option<&V> {
@@ -25,6 +29,11 @@ impl<K: Copy + Eq + Hash, V> BoundedMap<K, V> {
         let (used, value) = self.entries.get_mut(key)?;
         *used = self.clock;
         Some(value)
+    }
+
+    /// The entry, which does not count as used.
+    pub(crate) fn peek_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.entries.get_mut(key).map(|(_, value)| value)
     }
 
     /// If `key` is new and the map is full: takes out the entry used longest ago, so that `key` fits.
@@ -80,9 +89,13 @@ mod tests {
             *map.entry(key) = key * 10;
         }
         map.get_mut(&1);
+        map.peek_mut(&2);
         assert_eq!(map.make_room(&2), None, "a known key needs no room");
         assert_eq!(map.make_room(&3), Some((2, 20)));
         *map.entry(3) = 30;
-        assert_eq!((map.get(&1), map.get(&2), map.get(&3)), (Some(&10), None, Some(&30)));
+        assert_eq!(
+            (map.get(&1), map.get(&2), map.get(&3)),
+            (Some(&10), None, Some(&30))
+        );
     }
 }

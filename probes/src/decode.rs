@@ -38,7 +38,11 @@ pub fn decode(bytes: &[u8]) -> Result<(u32, Record), DecodeError> {
     let epoch = rest.u32()?;
     let at_ns = rest.u64()?;
     let goroutine = rest.u64()?;
-    let by = Caller { goroutine, tgid: rest.u32()?, thread: rest.u32()? };
+    let by = Caller {
+        goroutine,
+        tgid: rest.u32()?,
+        thread: rest.u32()?,
+    };
     let record = match kind {
         1 => {
             let (inode, dev) = (rest.u64()?, rest.u32()?);
@@ -51,16 +55,34 @@ pub fn decode(bytes: &[u8]) -> Result<(u32, Record), DecodeError> {
                 _ => IngestPart::Other,
             };
             let directory = rest.directory()?;
-            Record::FileTouched { at_ns, by, file: FileId::from_kernel(dev, inode), directory, part }
+            Record::FileTouched {
+                at_ns,
+                by,
+                file: FileId::from_kernel(dev, inode),
+                directory,
+                part,
+            }
         }
         2 => {
-            let (inode, dev) = (rest.u64()?, rest.u32()?);
-            Record::FileLeft { at_ns, by, file: FileId::from_kernel(dev, inode) }
+            let (inode, dev, _unused) = (rest.u64()?, rest.u32()?, rest.u32()?);
+            Record::FileLeft {
+                at_ns,
+                by,
+                file: FileId::from_kernel(dev, inode),
+            }
         }
         3 => {
             let (cookie, bytes_by_goroutine, bytes_total) = (rest.u64()?, rest.u64()?, rest.u64()?);
             let (local, remote) = rest.endpoints()?;
-            Record::SocketRead { at_ns, by, cookie, local, remote, bytes_by_goroutine, bytes_total }
+            Record::SocketRead {
+                at_ns,
+                by,
+                cookie,
+                local,
+                remote,
+                bytes_by_goroutine,
+                bytes_total,
+            }
         }
         4 => {
             let cookie = rest.u64()?;
@@ -71,16 +93,34 @@ pub fn decode(bytes: &[u8]) -> Result<(u32, Record), DecodeError> {
                 other => return Err(DecodeError::State(other)),
             };
             let owned = rest.u32()? != 0;
-            Record::SocketState { at_ns, cookie, local, remote, state, owned }
+            Record::SocketState {
+                at_ns,
+                cookie,
+                local,
+                remote,
+                state,
+                owned,
+            }
         }
         5 => {
             let (cookie, bytes, inode) = (rest.u64()?, rest.u64()?, rest.u64()?);
             let (dev, _unused) = (rest.u32()?, rest.u32()?);
             let directory = rest.directory()?;
             let file = FileId::from_kernel(dev, inode);
-            Record::ThreadVote { at_ns, by, cookie, file, directory, bytes }
+            Record::ThreadVote {
+                at_ns,
+                by,
+                cookie,
+                file,
+                directory,
+                bytes,
+            }
         }
-        6 => Record::SocketSent { at_ns, by, cookie: rest.u64()? },
+        6 => Record::SocketSent {
+            at_ns,
+            by,
+            cookie: rest.u64()?,
+        },
         other => return Err(DecodeError::Kind(other)),
     };
     Ok((epoch, record))
@@ -116,7 +156,10 @@ impl Cursor<'_> {
         let (local_port, remote_port) = (self.u16()?, self.u16()?);
         let family = self.u16()?;
         let _unused = self.u16()?;
-        Ok((address(family, local, local_port)?, address(family, remote, remote_port)?))
+        Ok((
+            address(family, local, local_port)?,
+            address(family, remote, remote_port)?,
+        ))
     }
 }
 

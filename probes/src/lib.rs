@@ -18,5 +18,5 @@ pub use decode::{DecodeError, decode};
 pub use load::{Level, LoadError, Options, Strategy};
 pub use memory::release_memory;
 pub use privilege::Capability;
-pub use probes::{MAX_TARGETS, ReadError, Probes, WatchError};
+pub use probes::{MAX_TARGETS, Probes, ReadError, WatchError};
 pub use record::{Caller, FileId, IngestDirectory, IngestPart, Record, TcpState, plain_ipv4};

@@ -159,13 +159,17 @@ pub(crate) fn load(options: &Options) -> Result<Loaded, LoadError> {
     // The loader parses the kernel's types for itself first; dropping those before parsing our own halves the peak.
     let mut loader = EbpfLoader::new();
     loader.btf(None);
-    let btf = Btf::parse_file(path, Endianness::default())
-        .map_err(|source| LoadError::NoBtf { path: path.to_owned(), source: Box::new(source) })?;
+    let btf = Btf::parse_file(path, Endianness::default()).map_err(|source| LoadError::NoBtf {
+        path: path.to_owned(),
+        source: Box::new(source),
+    })?;
     if let Some(missing) = privilege::missing().map_err(LoadError::Capabilities)? {
         return Err(LoadError::NotPermitted { missing });
     }
-    let mut ebpf =
-        loader.btf(Some(&btf)).load(bytes).map_err(|error| LoadError::ObjectRefused(Box::new(error)))?;
+    let mut ebpf = loader
+        .btf(Some(&btf))
+        .load(bytes)
+        .map_err(|error| LoadError::ObjectRefused(Box::new(error)))?;
 
     let mut attachments = Vec::new();
     let (level, fell_back) = match options.strategy {
@@ -187,15 +191,30 @@ pub(crate) fn load(options: &Options) -> Result<Loaded, LoadError> {
         },
     };
     attachments.push(attach_btf(&mut ebpf, &btf, "magi_state", "inet_sock_set_state")?);
-    Ok(Loaded { attachments, maps: take_maps(&mut ebpf)?, level, fell_back })
+    Ok(Loaded {
+        attachments,
+        maps: take_maps(&mut ebpf)?,
+        level,
+        fell_back,
+    })
 }
 
 fn covers(store: Option<&Path>) -> Result<(), LoadError> {
     let Some(path) = store else { return Ok(()) };
     let kind = rustix::fs::statfs(path)
-        .map_err(|error| LoadError::Store { path: path.to_owned(), source: error.into() })?
+        .map_err(|error| LoadError::Store {
+            path: path.to_owned(),
+            source: error.into(),
+        })?
         .f_type;
-    if COVERED.contains(&kind) { Ok(()) } else { Err(LoadError::FileSystem { path: path.to_owned(), kind }) }
+    if COVERED.contains(&kind) {
+        Ok(())
+    } else {
+        Err(LoadError::FileSystem {
+            path: path.to_owned(),
+            kind,
+        })
+    }
 }
 
 fn attach(level: Level, ebpf: &mut Ebpf, btf: &Btf) -> Result<Vec<FdLink>, LoadError> {
@@ -213,7 +232,10 @@ fn attach(level: Level, ebpf: &mut Ebpf, btf: &Btf) -> Result<Vec<FdLink>, LoadE
 }
 
 fn refused(name: &'static str) -> impl Fn(ProgramError) -> LoadError + Copy {
-    move |source| LoadError::ProgramRefused { name, source: Box::new(source) }
+    move |source| LoadError::ProgramRefused {
+        name,
+        source: Box::new(source),
+    }
 }
 
 fn attach_btf(ebpf: &mut Ebpf, btf: &Btf, name: &'static str, tracepoint: &str) -> Result<FdLink, LoadError> {
@@ -238,7 +260,10 @@ fn take_maps(ebpf: &mut Ebpf) -> Result<Maps, LoadError> {
         T: TryFrom<aya::maps::Map, Error = MapError>,
     {
         let map = ebpf.take_map(name).ok_or(LoadError::Incomplete { name })?;
-        T::try_from(map).map_err(|source| LoadError::MapRefused { name, source: Box::new(source) })
+        T::try_from(map).map_err(|source| LoadError::MapRefused {
+            name,
+            source: Box::new(source),
+        })
     }
     Ok(Maps {
         targets: take(ebpf, "targets")?,

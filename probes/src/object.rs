@@ -10,5 +10,9 @@ const MISSING: &str = env!("MAGI_PROBES_MISSING");
 
 /// The object's bytes, or the reason why there are none.
 pub(crate) fn bytes() -> Result<&'static [u8], &'static str> {
-    if MISSING.is_empty() { Ok(&OBJECT.0) } else { Err(MISSING) }
+    if MISSING.is_empty() {
+        Ok(&OBJECT.0)
+    } else {
+        Err(MISSING)
+    }
 }

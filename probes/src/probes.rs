@@ -18,7 +18,7 @@ const PID_NAMESPACE: &str = "/proc/self/ns/pid";
 /// The inode of the namespace in which every process has its global number.
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
-/// `struct targets` of `bpf/state.h`, in words.
+/// `struct targets` of `bpf/maps.h`, in words.
 type Targets = [u32; 10];
 
 pub(crate) struct Maps {
@@ -72,7 +72,9 @@ pub struct Probes {
 
 impl std::fmt::Debug for Probes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Probes").field("level", &self.level).finish_non_exhaustive()
+        f.debug_struct("Probes")
+            .field("level", &self.level)
+            .finish_non_exhaustive()
     }
 }
 
@@ -84,8 +86,10 @@ impl Probes {
     /// See [`LoadError`]; nothing stays attached then.
     pub fn load(options: &Options) -> Result<Self, LoadError> {
         let loaded = load::load(options)?;
-        let namespace = PidNamespace::own()
-            .map_err(|source| LoadError::PidNamespace { path: PID_NAMESPACE, source })?;
+        let namespace = PidNamespace::own().map_err(|source| LoadError::PidNamespace {
+            path: PID_NAMESPACE,
+            source,
+        })?;
         Ok(Self {
             maps: loaded.maps,
             level: loaded.level,
@@ -111,7 +115,10 @@ impl Probes {
             return Err(WatchError::Zero);
         }
         let targets = self.namespace.targets(pids);
-        self.maps.targets.set(0, targets, 0).map_err(map_error("targets"))?;
+        self.maps
+            .targets
+            .set(0, targets, 0)
+            .map_err(map_error("targets"))?;
         self.repeat()
     }
 
@@ -121,7 +128,10 @@ impl Probes {
     /// If the kernel refuses.
     pub fn repeat(&mut self) -> Result<(), WatchError> {
         let now = self.maps.epoch.get(&0, 0).map_err(map_error("epoch"))?;
-        self.maps.epoch.set(0, now.wrapping_add(1), 0).map_err(map_error("epoch"))
+        self.maps
+            .epoch
+            .set(0, now.wrapping_add(1), 0)
+            .map_err(map_error("epoch"))
     }
 
     /// The descriptor to poll for records.
@@ -135,7 +145,9 @@ impl Probes {
     /// their place, uncounted. Never blocks.
     pub fn drain(&mut self, max: usize, f: &mut dyn FnMut(Record)) -> usize {
         for taken in 0..max {
-            let Some(item) = self.maps.records.next() else { return taken };
+            let Some(item) = self.maps.records.next() else {
+                return taken;
+            };
             match decode(&item) {
                 Ok((epoch, record)) => {
                     // Records of several processors may pass one another, so a smaller epoch means nothing.
@@ -157,7 +169,11 @@ impl Probes {
     /// # Errors
     /// If the kernel refuses.
     pub fn lost(&mut self) -> Result<u64, ReadError> {
-        let counts = self.maps.lost.get(&0, 0).map_err(|error| ReadError(Box::new(error)))?;
+        let counts = self
+            .maps
+            .lost
+            .get(&0, 0)
+            .map_err(|error| ReadError(Box::new(error)))?;
         Ok(counts.iter().fold(0, |sum, count| sum.saturating_add(*count)))
     }
 
@@ -193,7 +209,10 @@ impl AsRawFd for Probes {
 }
 
 fn map_error(name: &'static str) -> impl Fn(MapError) -> WatchError {
-    move |source| WatchError::Map { name, source: Box::new(source) }
+    move |source| WatchError::Map {
+        name,
+        source: Box::new(source),
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -205,7 +224,10 @@ struct PidNamespace {
 impl PidNamespace {
     fn own() -> io::Result<Self> {
         let found = std::fs::metadata(PID_NAMESPACE)?;
-        Ok(Self { dev: found.dev(), inode: found.ino() })
+        Ok(Self {
+            dev: found.dev(),
+            inode: found.ino(),
+        })
     }
 
     fn targets(self, pids: &[u32]) -> Targets {
@@ -219,7 +241,11 @@ impl PidNamespace {
         // The object is little-endian, and so is every machine that takes it.
         let halves = |value: u64| [(value & u64::from(u32::MAX)) as u32, (value >> 32) as u32];
         let count = u32::try_from(pids.len()).unwrap_or(u32::MAX);
-        let fields = halves(dev).into_iter().chain(halves(inode)).chain([count]).chain(pids.iter().copied());
+        let fields = halves(dev)
+            .into_iter()
+            .chain(halves(inode))
+            .chain([count])
+            .chain(pids.iter().copied());
         let mut targets = Targets::default();
         for (slot, field) in targets.iter_mut().zip(fields) {
             *slot = field;

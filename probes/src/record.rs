@@ -18,7 +18,10 @@ pub struct FileId {
 impl FileId {
     /// From the kernel's internal device number (12 bits major, 20 bits minor).
     pub(crate) fn from_kernel(dev: u32, inode: u64) -> Self {
-        Self { dev: libc::makedev(dev >> 20, dev & 0x000f_ffff), inode }
+        Self {
+            dev: libc::makedev(dev >> 20, dev & 0x000f_ffff),
+            inode,
+        }
     }
 }
 
@@ -33,7 +36,9 @@ impl IngestDirectory {
     /// The name, if it is 64 lower-case hexadecimal digits.
     #[must_use]
     pub fn new(name: [u8; Self::LENGTH]) -> Option<Self> {
-        name.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')).then_some(Self(name))
+        name.iter()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+            .then_some(Self(name))
     }
 
     /// The name as text.
