@@ -20,6 +20,10 @@ enum Step {
         fresh_connection: bool,
         token_bytes: u64,
     },
+    /// The head of the response arrives: the transport's own goroutine reads it.
+    Answer {
+        fetch: usize,
+    },
     /// A body arrives.
     Read {
         fetch: usize,
@@ -57,6 +61,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0_u8..6, any::<bool>(), 0_u64..16 * KIB).prop_map(|(layer, fresh_connection, token_bytes)| {
             Step::Start { layer, fresh_connection, token_bytes }
         }),
+        6 => fetch.clone().prop_map(|fetch| Step::Answer { fetch }),
         12 => (fetch.clone(), 1_u64..300 * KIB).prop_map(|(fetch, bytes)| Step::Read { fetch, bytes }),
         6 => fetch.clone().prop_map(|fetch| Step::Write { fetch }),
         3 => fetch.clone().prop_map(|fetch| Step::Drain { fetch }),
@@ -205,6 +210,7 @@ struct Fetch {
     layer: u8,
     data: u64,
     cookie: Option<u64>,
+    answered: bool,
 }
 
 #[derive(Debug, Default)]
@@ -244,8 +250,7 @@ impl World {
         fetch.cookie = Some(cookie);
         self.kernel.send(cookie);
         self.truth.insert(cookie, directory(fetch.layer));
-        let transport = self.transport(cookie);
-        self.kernel.read(transport, cookie, 4 * KIB);
+        fetch.answered = false;
     }
 
     fn close(&mut self, cookie: u64) {
@@ -264,6 +269,7 @@ impl World {
             layer,
             data: self.number(),
             cookie: None,
+            answered: false,
         };
         for part in [
             IngestPart::Ref,
@@ -278,7 +284,7 @@ impl World {
         if token_bytes > 0 {
             let token = self.number();
             self.kernel.read(fetch.goroutine, token, token_bytes);
-            self.idle.push(token);
+            self.idle.insert(0, token);
         }
         self.request(&mut fetch, fresh);
         if let Some(last) = self.fetches.last_mut() {
@@ -291,7 +297,9 @@ impl World {
         if commit {
             self.kernel
                 .touch(fetch.goroutine, fetch.layer, IngestPart::Data, fetch.data);
-            self.idle.extend(fetch.cookie);
+            if fetch.answered {
+                self.idle.extend(fetch.cookie);
+            }
             let database = self.number();
             self.kernel.touch_elsewhere(fetch.goroutine, database);
         } else {
@@ -315,10 +323,23 @@ impl World {
             } => {
                 self.start(layer, fresh_connection, token_bytes);
             }
+            Step::Answer { fetch: index } => {
+                if let Some(Fetch {
+                    cookie: Some(cookie),
+                    answered: false,
+                    ..
+                }) = fetch(index)
+                {
+                    self.fetches[index].answered = true;
+                    let transport = self.transport(cookie);
+                    self.kernel.read(transport, cookie, 4 * KIB);
+                }
+            }
             Step::Read { fetch: index, bytes } => {
                 if let Some(Fetch {
                     goroutine,
                     cookie: Some(cookie),
+                    answered: true,
                     ..
                 }) = fetch(index)
                 {
@@ -337,7 +358,7 @@ impl World {
                 }
             }
             Step::Drain { fetch: index } => {
-                if let Some(fetch) = self.fetches.get_mut(index) {
+                if let Some(fetch) = self.fetches.get_mut(index).filter(|fetch| fetch.answered) {
                     self.idle.extend(fetch.cookie.take());
                 }
             }
@@ -405,6 +426,7 @@ proptest! {
             world.end(0, true);
         }
         world.start(layer, true, 0);
+        world.act(Step::Answer { fetch: 0 });
         for _ in 0..3 {
             world.act(Step::Read { fetch: 0, bytes: 300 * KIB });
             world.act(Step::Write { fetch: 0 });
