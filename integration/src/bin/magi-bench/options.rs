@@ -1,0 +1,118 @@
+//! The command line.
+
+use std::time::Duration;
+
+/// How to call it.
+pub(crate) const USAGE: &str = "\
+usage: magi-bench [--quick] [--check] [--only abort|throughput|idle]...
+
+  --quick   few rounds, a small image, ten seconds of idling: for trying it out, not for figures
+  --check   end with an error if a goal is missed
+  --only    measure this alone; may be given several times
+
+Results go to bench/*.json in cargo's target folder, those of --quick to bench/quick/.";
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    /// From the first byte of a layer to the end of the pull.
+    Abort,
+    /// A good pull, with magi and without.
+    Throughput,
+    /// Processor and memory.
+    Idle,
+}
+
+/// What was asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) quick: bool,
+    pub(crate) check: bool,
+    pub(crate) what: Vec<What>,
+}
+
+impl Options {
+    /// Stopped pulls of each kind.
+    pub(crate) fn abort_rounds(&self) -> usize {
+        if self.quick { 3 } else { 21 }
+    }
+
+    /// Complete pulls with magi, and as many without.
+    pub(crate) fn throughput_rounds(&self) -> usize {
+        if self.quick { 3 } else { 9 }
+    }
+
+    /// Bytes of each of the four layers of the image that is pulled.
+    pub(crate) fn layer_bytes(&self) -> u64 {
+        if self.quick { 32 << 20 } else { 256 << 20 }
+    }
+
+    /// How long magi is left alone.
+    pub(crate) fn idle(&self) -> Duration {
+        Duration::from_secs(if self.quick { 10 } else { 60 })
+    }
+
+    /// Stopped pulls before memory is looked at again.
+    pub(crate) fn aborts_before_memory(&self) -> usize {
+        if self.quick { 5 } else { 20 }
+    }
+}
+
+/// Reads the arguments; `None` if only help is wanted.
+pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Option<Options>, String> {
+    let mut options = Options {
+        quick: false,
+        check: false,
+        what: Vec::new(),
+    };
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--quick" => options.quick = true,
+            "--check" => options.check = true,
+            "--only" => {
+                let what = args.next().ok_or("--only needs a name")?;
+                options.what.push(match what.as_str() {
+                    "abort" => What::Abort,
+                    "throughput" => What::Throughput,
+                    "idle" => What::Idle,
+                    other => return Err(format!("nothing is called {other}")),
+                });
+            }
+            "--help" | "-h" => return Ok(None),
+            other => return Err(format!("what is {other}?")),
+        }
+    }
+    if options.what.is_empty() {
+        options.what = vec![What::Abort, What::Throughput, What::Idle];
+    }
+    Ok(Some(options))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{What, parse};
+
+    fn of(args: &[&str]) -> Result<Option<super::Options>, String> {
+        parse(args.iter().map(|arg| (*arg).to_owned()))
+    }
+
+    #[test]
+    fn everything_is_measured_unless_told_otherwise() {
+        let all = of(&[]).expect("fine").expect("options");
+        assert_eq!(all.what, [What::Abort, What::Throughput, What::Idle]);
+        let one = of(&["--quick", "--only", "idle", "--check"])
+            .expect("fine")
+            .expect("options");
+        assert!(one.quick && one.check);
+        assert_eq!(one.what, [What::Idle]);
+    }
+
+    #[test]
+    fn slips_are_named() {
+        assert!(of(&["--only"]).is_err());
+        assert!(of(&["--only", "everything"]).is_err_and(|problem| problem.contains("everything")));
+        assert!(of(&["--fast"]).is_err_and(|problem| problem.contains("--fast")));
+        assert!(of(&["--help"]).is_ok_and(|options| options.is_none()));
+    }
+}
