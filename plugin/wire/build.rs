@@ -2,6 +2,9 @@
 
 const ROOT: &str = "proto";
 
+/// Where the files lie whose messages alone are wanted.
+const NRI: &str = "github.com/containerd/nri/";
+
 const FILES: &[&str] = &[
     "github.com/containerd/containerd/api/events/content.proto",
     "github.com/containerd/containerd/api/events/image.proto",
@@ -14,12 +17,18 @@ const FILES: &[&str] = &[
     "github.com/containerd/containerd/api/services/namespaces/v1/namespace.proto",
     "github.com/containerd/containerd/api/services/snapshots/v1/snapshots.proto",
     "github.com/containerd/containerd/api/services/version/v1/version.proto",
+    "github.com/containerd/nri/pkg/api/api.proto",
+    "github.com/containerd/ttrpc/request.proto",
     "k8s.io/cri-api/pkg/apis/runtime/v1/api.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed={ROOT}");
-    let descriptors = protox::compile(FILES, [ROOT])?;
+    let mut descriptors = protox::compile(FILES, [ROOT])?;
+    for file in descriptors.file.iter_mut().filter(|file| file.name().starts_with(NRI)) {
+        // They are served over ttrpc, for which a gRPC client is of no use.
+        file.service.clear();
+    }
     tonic_prost_build::configure()
         .build_server(false)
         .build_transport(false)
