@@ -1,0 +1,41 @@
+//! magictl: what an operator types. Asks magi-node over its control socket, or containerd for a pull.
+
+mod args;
+mod node;
+mod output;
+mod pull;
+mod show;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use output::{Exit, Failure};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(run(cli)),
+        Err(error) => Err(Failure::new(Exit::Failed, format!("cannot start: {error}"))),
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            failure.print();
+            failure.exit.into()
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<Exit, Failure> {
+    match cli.command {
+        Command::Pulls(args) => node::pulls(&cli.socket, args).await,
+        Command::Abort(args) => node::abort(&cli.socket, args).await,
+        Command::Panic(args) => node::panic(&cli.socket, args).await,
+        Command::Status(args) => node::status(&cli.socket, args).await,
+        Command::Pull(args) => pull::pull(args).await,
+    }
+}

@@ -1,0 +1,8 @@
+//! magictl as a process, against a node and a containerd that are fake.
+#![cfg(test)]
+
+mod containerd;
+mod node;
+mod pull;
+mod questions;
+mod run;
