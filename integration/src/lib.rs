@@ -14,6 +14,7 @@ pub mod channel;
 pub mod containerd;
 pub mod cri;
 pub mod crictl;
+pub mod demo;
 pub mod docker_registry;
 pub mod http_client;
 pub mod image;
