@@ -20,8 +20,7 @@ const SOURCE_LABEL: &str = "containerd.io/distribution.source.";
 const MAX_REPOSITORIES: usize = 16;
 
 /// An ingest; `None` if it has no usable reference.
-pub(super) fn ingest(namespace: &ContainerdNamespace, status: Status, content_root: &Path) -> Option<IngestView> {
-    let dir = ingest_dir(namespace, &status.r#ref, content_root);
+pub(super) fn ingest(namespace: &ContainerdNamespace, dir: IngestDir, status: Status) -> Option<IngestView> {
     let digest = digest_in(&status.r#ref);
     let reference = IngestRef::new(status.r#ref).ok()?;
     Some(IngestView {
@@ -38,7 +37,7 @@ pub(super) fn ingest(namespace: &ContainerdNamespace, status: Status, content_ro
 /// Source: containerd 2.1.9 core/metadata/content.go (`createKey`) and plugins/content/local/store.go (`ingestRoot`).
 /// The sequence is the bucket's, and 1 for whatever is pulled (measured on 1.7.24 and 2.1.9); where the directory is
 /// not there under 1, the next few are tried.
-fn ingest_dir(namespace: &ContainerdNamespace, reference: &str, content_root: &Path) -> IngestDir {
+pub(super) fn ingest_dir(namespace: &ContainerdNamespace, reference: &str, content_root: &Path) -> IngestDir {
     let hash = |sequence: u32| {
         let key = format!("{namespace}/{sequence}/{reference}");
         IngestDir::from_hash(Sha256::digest(key.as_bytes()).into())

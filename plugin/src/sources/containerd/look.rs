@@ -1,12 +1,13 @@
 //! One look at containerd: ingests, leases, what the leases hold, and documents not read before.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use futures_util::future::try_join_all;
 use magi_engine::Event;
 use magi_engine::bounds::{MAX_PULLS, MAX_RESOURCES_PER_LEASE};
 use magi_engine::event::{IngestView, LeaseView, View};
-use magi_engine::ids::{LeaseId, LeaseKey, SnapshotName};
+use magi_engine::ids::{ContainerdNamespace, IngestDir, LeaseId, LeaseKey, SnapshotName};
 use magi_wire::containerd::services::content::v1::ListStatusesRequest;
 use magi_wire::containerd::services::leases::v1::{Lease, ListRequest, ListResourcesRequest};
 use magi_wire::containerd::services::snapshots::v1::ListSnapshotsRequest;
@@ -30,18 +31,20 @@ pub(super) struct Looker {
     scopes: Vec<Scope>,
     content_root: PathBuf,
     documents: Documents,
+    /// Directories of the ingests of the last look: each is searched for once.
+    dirs: BTreeMap<(ContainerdNamespace, String), IngestDir>,
 }
 
 impl Looker {
     pub(super) fn new(api: Api, scopes: Vec<Scope>, content_root: PathBuf) -> Self {
-        Self { documents: Documents::new(api.clone()), api, scopes, content_root }
+        Self { documents: Documents::new(api.clone()), api, scopes, content_root, dirs: BTreeMap::new() }
     }
 
     /// Looks, and tells the engine: first the picture, then the documents that it does not know yet.
     pub(super) async fn look(&mut self, extracts: bool, inbox: &Inbox) -> Result<Looked, ApiError> {
         let mut view = View::default();
-        for scope in &self.scopes {
-            view.ingests.extend(self.ingests(scope).await?);
+        for scope in self.scopes.clone() {
+            view.ingests.extend(self.ingests(&scope).await?);
         }
         for scope in &self.scopes {
             view.leases.extend(self.leases(scope).await?);
@@ -62,11 +65,21 @@ impl Looker {
         Ok(Looked::InFlight(leases.len()))
     }
 
-    async fn ingests(&self, scope: &Scope) -> Result<Vec<IngestView>, ApiError> {
+    async fn ingests(&mut self, scope: &Scope) -> Result<Vec<IngestView>, ApiError> {
         let request = scope.request(ListStatusesRequest { filters: Vec::new() });
         let answer = self.api.content().list_statuses(request).await.map_err(ApiError::call("ListStatuses"))?;
         let statuses = answer.into_inner().statuses;
-        Ok(statuses.into_iter().filter_map(|status| decode::ingest(&scope.name, status, &self.content_root)).collect())
+        let mut dirs = BTreeMap::new();
+        let mut views = Vec::with_capacity(statuses.len());
+        for status in statuses {
+            let known = self.dirs.remove(&(scope.name.clone(), status.r#ref.clone()));
+            let dir = known.unwrap_or_else(|| decode::ingest_dir(&scope.name, &status.r#ref, &self.content_root));
+            dirs.insert((scope.name.clone(), status.r#ref.clone()), dir);
+            views.extend(decode::ingest(&scope.name, dir, status));
+        }
+        self.dirs.retain(|(namespace, _), _| *namespace != scope.name);
+        self.dirs.append(&mut dirs);
+        Ok(views)
     }
 
     async fn leases(&self, scope: &Scope) -> Result<Vec<LeaseView>, ApiError> {

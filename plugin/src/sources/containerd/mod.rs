@@ -31,6 +31,11 @@ use look::Looker;
 const RECONNECT_FIRST: Duration = Duration::from_millis(50);
 const RECONNECT_LONGEST: Duration = Duration::from_secs(1);
 
+/// A look that takes longer than this is followed by a rest of so many times its length, at most the longest.
+const COSTLY: Duration = Duration::from_millis(25);
+const REST: u32 = 4;
+const LONGEST_REST: Duration = Duration::from_secs(2);
+
 /// What the engine wants looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LookWish {
@@ -100,11 +105,17 @@ async fn watch_pulls(
     }
     let mut extracts = false;
     loop {
+        let began = Instant::now();
         let in_flight = match looker.look(extracts, inbox).await? {
             look::Looked::InFlight(leases) => leases,
             look::Looked::NobodyListens => return Ok(()),
         };
         extracts = false;
+        let took = began.elapsed();
+        if took > COSTLY {
+            // An image of ten thousand layers makes a look dear, and containerd must not pay for magi's curiosity.
+            sleep_until(Instant::now() + took.saturating_mul(REST).min(LONGEST_REST)).await;
+        }
         let pace = if in_flight > 0 { config.active } else { config.idle };
         let next = Instant::now() + pace;
         tokio::select! {
