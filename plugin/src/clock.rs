@@ -16,7 +16,10 @@ impl Clock {
     pub(crate) fn start() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let micros = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
-        Self { anchor: Instant::now(), at_anchor: Time::from_micros(micros) }
+        Self {
+            anchor: Instant::now(),
+            at_anchor: Time::from_micros(micros),
+        }
     }
 
     /// The time now.

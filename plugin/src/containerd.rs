@@ -11,6 +11,7 @@ use magi_wire::containerd::services::introspection::v1::introspection_client::In
 use magi_wire::containerd::services::leases::v1::leases_client::LeasesClient;
 use magi_wire::containerd::services::snapshots::v1::snapshots_client::SnapshotsClient;
 use magi_wire::containerd::services::version::v1::version_client::VersionClient;
+use magi_wire::runtime::v1::runtime_service_client::RuntimeServiceClient;
 use tokio::net::UnixStream;
 use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -72,7 +73,10 @@ pub(crate) enum ApiError {
 impl ApiError {
     /// Wraps a refusal, for `map_err`.
     pub(crate) fn call(call: &'static str) -> impl Fn(tonic::Status) -> Self {
-        move |source| Self::Call { call, source: Box::new(source) }
+        move |source| Self::Call {
+            call,
+            source: Box::new(source),
+        }
     }
 
     /// Whether containerd said that the thing does not exist.
@@ -95,7 +99,10 @@ impl Api {
     pub(crate) async fn connect(path: &Path) -> Result<Self, ApiError> {
         // The authority is never resolved: the connector goes to the socket whatever it says.
         let endpoint = Endpoint::try_from("http://containerd.invalid")
-            .map_err(|source| ApiError::Endpoint { path: path.to_owned(), source })?
+            .map_err(|source| ApiError::Endpoint {
+                path: path.to_owned(),
+                source,
+            })?
             .connect_timeout(CONNECT_WITHIN);
         let socket = path.to_owned();
         let connector = tower::service_fn(move |_| {
@@ -105,7 +112,10 @@ impl Api {
         let channel = endpoint
             .connect_with_connector(connector)
             .await
-            .map_err(|source| ApiError::Connect { path: path.to_owned(), source })?;
+            .map_err(|source| ApiError::Connect {
+                path: path.to_owned(),
+                source,
+            })?;
         Ok(Self { channel })
     }
 
@@ -129,6 +139,11 @@ impl Api {
         IntrospectionClient::new(self.channel.clone())
     }
 
+    /// CRI, on the same socket.
+    pub(crate) fn runtime(&self) -> RuntimeServiceClient<Channel> {
+        RuntimeServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    }
+
     pub(crate) fn version(&self) -> VersionClient<Channel> {
         VersionClient::new(self.channel.clone())
     }
@@ -145,14 +160,18 @@ impl Scope {
     pub(crate) fn new(name: ContainerdNamespace) -> Result<Self, ApiError> {
         match MetadataValue::try_from(name.as_str()) {
             Ok(header) => Ok(Self { name, header }),
-            Err(_) => Err(ApiError::Namespace { name: name.to_string() }),
+            Err(_) => Err(ApiError::Namespace {
+                name: name.to_string(),
+            }),
         }
     }
 
     /// `message` as a request in this namespace, with a deadline.
     pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = bounded(message);
-        request.metadata_mut().insert("containerd-namespace", self.header.clone());
+        request
+            .metadata_mut()
+            .insert("containerd-namespace", self.header.clone());
         request
     }
 }

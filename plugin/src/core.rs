@@ -128,7 +128,11 @@ impl Core {
         state.engine.handle(now, event, &mut state.effects);
         let actions = state.effects.take();
         if let (Some(recorder), Some(event)) = (&mut self.recorder, recorded)
-            && let Err(error) = recorder.record(&Line { at: now, event, effects: Some(actions.clone()) })
+            && let Err(error) = recorder.record(&Line {
+                at: now,
+                event,
+                effects: Some(actions.clone()),
+            })
         {
             error!(error = causes::in_one_line(&error), "the trace ends here");
             self.recorder = None;
@@ -140,7 +144,11 @@ impl Core {
 
     fn carry_out(&mut self, state: &mut State, now: Time, action: Action) {
         match action {
-            Action::PullLever { attempt, lever, intent } => self.pull_lever(state, now, attempt, lever, &intent),
+            Action::PullLever {
+                attempt,
+                lever,
+                intent,
+            } => self.pull_lever(state, now, attempt, lever, &intent),
             Action::Record { record } => {
                 if let Err(error) = self.audit.write(now, &record) {
                     error!(error = causes::in_one_line(&error), "an audit record is lost");
@@ -163,7 +171,14 @@ impl Core {
         }
     }
 
-    fn pull_lever(&mut self, state: &mut State, now: Time, attempt: AttemptId, lever: Lever, intent: &AuditRecord) {
+    fn pull_lever(
+        &mut self,
+        state: &mut State,
+        now: Time,
+        attempt: AttemptId,
+        lever: Lever,
+        intent: &AuditRecord,
+    ) {
         if let Err(error) = self.audit.write(now, intent) {
             let why = causes::in_one_line(&error);
             error!(why, "no lever is pulled, because its intent cannot be written");
@@ -178,14 +193,18 @@ impl Core {
             Lever::DisconnectSocket { socket } => self.sockets.disconnect(pid, &socket),
             Lever::DestroyAll { sockets } => self.sockets.destroy_all(pid, &sockets),
             Lever::AbortIngest { ingest } => return self.clean(state, attempt, Leftover::Ingest(ingest)),
-            Lever::RemoveSnapshot { snapshot } => return self.clean(state, attempt, Leftover::Snapshot(snapshot)),
+            Lever::RemoveSnapshot { snapshot } => {
+                return self.clean(state, attempt, Leftover::Snapshot(snapshot));
+            }
         };
         state.follow_ups.push(Event::LeverDone { attempt, outcome });
     }
 
     fn clean(&self, state: &mut State, attempt: AttemptId, leftover: Leftover) {
         let address = self.address.clone();
-        state.cleaning.spawn(async move { (attempt, clean_up(address, leftover).await) });
+        state
+            .cleaning
+            .spawn(async move { (attempt, clean_up(address, leftover).await) });
     }
 }
 
@@ -193,6 +212,8 @@ impl Core {
 fn log(record: &AuditRecord) {
     let pull = record.pull.as_ref();
     let id = pull.map(|pull| tracing::field::display(pull.id));
-    let image = pull.and_then(|pull| pull.repositories.first()).map(tracing::field::display);
+    let image = pull
+        .and_then(|pull| pull.repositories.first())
+        .map(tracing::field::display);
     info!(target: "magi::audit", id, image, "{}", record.entry);
 }

@@ -57,7 +57,10 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     };
     if let Some(Command::Check) = cli.command {
         let policy = magi_config::load_policy(&settings.policy)?;
-        println!("settings and policy are good; the policy's revision is {}", policy.revision);
+        println!(
+            "settings and policy are good; the policy's revision is {}",
+            policy.revision
+        );
         return Ok(ExitCode::SUCCESS);
     }
     start_log(&settings.log)?;
@@ -74,8 +77,10 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
 fn start_log(settings: &LogSettings) -> anyhow::Result<()> {
     // What libraries have to say helps nobody who runs this; their wire logs would even hold requests.
     let level = settings.level.as_str();
-    let filter = EnvFilter::try_new(format!("warn,magi={level},magi_plugin={level},magi_node_api={level}"))
-        .context("cannot set the log level")?;
+    let filter = EnvFilter::try_new(format!(
+        "warn,magi={level},magi_plugin={level},magi_node_api={level}"
+    ))
+    .context("cannot set the log level")?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -36,16 +36,28 @@ pub(crate) fn looks_like_json(bytes: &[u8]) -> bool {
 /// Reads a manifest or index of either family, Docker's or OCI's.
 pub(crate) fn parse(bytes: &[u8]) -> Result<ManifestBody, Unreadable> {
     if !looks_like_json(bytes) {
-        return Err(Unreadable::Malformed { problem: "it does not begin with an object".to_owned() });
+        return Err(Unreadable::Malformed {
+            problem: "it does not begin with an object".to_owned(),
+        });
     }
-    let document: Document = serde_json::from_slice(bytes)
-        .map_err(|error| Unreadable::Malformed { problem: error.to_string().chars().take(200).collect() })?;
+    let document: Document = serde_json::from_slice(bytes).map_err(|error| Unreadable::Malformed {
+        problem: error.to_string().chars().take(200).collect(),
+    })?;
     if let (Some(config), Some(layers)) = (document.config, document.layers) {
         let config = digest(&config)?;
-        return Ok(ManifestBody::Image { config, layers: merge(layers)? });
+        return Ok(ManifestBody::Image {
+            config,
+            layers: merge(layers)?,
+        });
     }
-    let Some(manifests) = document.manifests else { return Err(Unreadable::OtherDocument) };
-    let manifests = manifests.iter().take(MAX_LAYERS).map(digest).collect::<Result<_, _>>()?;
+    let Some(manifests) = document.manifests else {
+        return Err(Unreadable::OtherDocument);
+    };
+    let manifests = manifests
+        .iter()
+        .take(MAX_LAYERS)
+        .map(digest)
+        .collect::<Result<_, _>>()?;
     Ok(ManifestBody::Index { manifests })
 }
 
@@ -73,7 +85,9 @@ fn merge(descriptors: Vec<Descriptor>) -> Result<Vec<Layer>, Unreadable> {
 }
 
 fn digest(descriptor: &Descriptor) -> Result<Digest, Unreadable> {
-    Digest::parse(&descriptor.digest).map_err(|error| Unreadable::Malformed { problem: error.to_string() })
+    Digest::parse(&descriptor.digest).map_err(|error| Unreadable::Malformed {
+        problem: error.to_string(),
+    })
 }
 
 #[derive(Default)]
@@ -207,8 +221,10 @@ mod tests {
 
     #[test]
     fn both_families_are_read() {
-        for media in ["application/vnd.docker.distribution.manifest.v2+json", "application/vnd.oci.image.manifest.v1+json"]
-        {
+        for media in [
+            "application/vnd.docker.distribution.manifest.v2+json",
+            "application/vnd.oci.image.manifest.v1+json",
+        ] {
             let text = format!(
                 r#"{{"schemaVersion":2,"mediaType":"{media}","config":{{"digest":"{}","size":7}},
                    "layers":[{{"digest":"{}","size":10}},{{"digest":"{}","size":20}}]}}"#,
@@ -219,7 +235,9 @@ mod tests {
             assert_eq!(sizes(&parse(text.as_bytes()).unwrap()), [10, 20]);
         }
         let index = format!(r#"{{"manifests":[{{"digest":"{}","size":1}}]}}"#, hex(9));
-        assert!(matches!(parse(index.as_bytes()).unwrap(), ManifestBody::Index { manifests } if manifests.len() == 1));
+        assert!(
+            matches!(parse(index.as_bytes()).unwrap(), ManifestBody::Index { manifests } if manifests.len() == 1)
+        );
     }
 
     #[test]
@@ -234,9 +252,21 @@ mod tests {
 
     #[test]
     fn what_is_no_manifest_is_said_to_be_none() {
-        assert_eq!(parse(br#"{"architecture":"amd64","rootfs":{}}"#), Err(Unreadable::OtherDocument));
-        for text in ["", "[]", "{\"layers\":", "{\"config\":{\"digest\":\"x\"},\"layers\":[]}", "\u{1}"] {
-            assert!(matches!(parse(text.as_bytes()), Err(Unreadable::Malformed { .. })), "{text:?}");
+        assert_eq!(
+            parse(br#"{"architecture":"amd64","rootfs":{}}"#),
+            Err(Unreadable::OtherDocument)
+        );
+        for text in [
+            "",
+            "[]",
+            "{\"layers\":",
+            "{\"config\":{\"digest\":\"x\"},\"layers\":[]}",
+            "\u{1}",
+        ] {
+            assert!(
+                matches!(parse(text.as_bytes()), Err(Unreadable::Malformed { .. })),
+                "{text:?}"
+            );
         }
     }
 
@@ -255,7 +285,10 @@ mod tests {
     #[test]
     fn deep_nesting_is_refused() {
         let text = format!("{{\"layers\":{}", "[".repeat(100_000));
-        assert!(matches!(parse(text.as_bytes()), Err(Unreadable::Malformed { .. })));
+        assert!(matches!(
+            parse(text.as_bytes()),
+            Err(Unreadable::Malformed { .. })
+        ));
     }
 
     proptest! {

@@ -8,7 +8,10 @@ use anyhow::Context as _;
 use magi_config::Settings;
 use magi_engine::policy::Policy;
 use magi_engine::{Source, Time};
-use magi_node_api::{ContainerdStatus, ErrorCode, Limits, NodeStatus, Peer, PolicyStatus, Refusal, Reply, Request, SourceStatus};
+use magi_node_api::{
+    ContainerdStatus, ErrorCode, Limits, NodeStatus, Peer, PolicyStatus, Refusal, Reply, Request,
+    SourceStatus,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -70,7 +73,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         address: settings.containerd.address.clone(),
         audit: settings.audit.path.clone(),
         trace: recorder.is_some(),
-        probes: probes.as_ref().map_or("none", |probes| kernel::level_text(probes.level())),
+        probes: probes
+            .as_ref()
+            .map_or("none", |probes| kernel::level_text(probes.level())),
         attached: attached.clone(),
         sources: sources_up,
         policy: policy_in_force,
@@ -88,7 +93,11 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         wishes: Wishes { look, list },
         sources,
     };
-    tasks.spawn(core.run(Inputs { events, asked, policies: policy_changes }));
+    tasks.spawn(core.run(Inputs {
+        events,
+        asked,
+        policies: policy_changes,
+    }));
     load_policy(&settings.policy, &policies, &policy_said).await;
     if let Some(probes) = probes {
         tasks.spawn(kernel::run(probes, inbox.clone(), attached.clone(), lost));
@@ -104,7 +113,10 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     tasks.spawn(async move {
         let handler = move |request, peer| answer(request, peer, ask.clone(), status.clone());
         let Err(broken) = magi_node_api::serve(control, handler, Limits::default()).await;
-        error!(error = crate::causes::in_one_line(&broken), "the control socket is gone");
+        error!(
+            error = crate::causes::in_one_line(&broken),
+            "the control socket is gone"
+        );
     });
     info!(socket = %settings.control.socket.display(), "magi-node runs");
 
@@ -163,7 +175,10 @@ impl StatusBoard {
     fn status(&self) -> NodeStatus {
         let found = self.attached.borrow().clone();
         let up = self.sources.borrow().clone();
-        let source = |source| SourceStatus { source, up: up.contains(&source) };
+        let source = |source| SourceStatus {
+            source,
+            up: up.contains(&source),
+        };
         NodeStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: self.started,
@@ -176,7 +191,9 @@ impl StatusBoard {
                 root: found.map(|found| found.content_root.display().to_string()),
             },
             probes: self.probes.to_owned(),
-            sources: [Source::Containerd, Source::Probes, Source::SocketTable].map(source).to_vec(),
+            sources: [Source::Containerd, Source::Probes, Source::SocketTable]
+                .map(source)
+                .to_vec(),
             policy: self.policy.borrow().clone(),
             audit: self.audit.display().to_string(),
             lost_records: self.lost.load(Ordering::Relaxed),
@@ -198,8 +215,9 @@ async fn answer(
     let (reply, answered) = oneshot::channel();
     ask.try_send(Asked { question, reply })
         .map_err(|_| Refusal::new(ErrorCode::Busy, "too many questions wait already"))?;
-    let (now, answer) =
-        answered.await.map_err(|_| Refusal::new(ErrorCode::Late, "magi-node stops and answers no more"))?;
+    let (now, answer) = answered
+        .await
+        .map_err(|_| Refusal::new(ErrorCode::Late, "magi-node stops and answers no more"))?;
     Ok(Reply::Answer { now, answer })
 }
 

@@ -47,8 +47,15 @@ impl Recorder {
             .mode(0o600)
             .custom_flags(nofollow)
             .open(path)
-            .map_err(|source| RecorderError::Create { path: path.to_owned(), source })?;
-        Ok(Self { file: BufWriter::new(file), written: 0, max })
+            .map_err(|source| RecorderError::Create {
+                path: path.to_owned(),
+                source,
+            })?;
+        Ok(Self {
+            file: BufWriter::new(file),
+            written: 0,
+            max,
+        })
     }
 
     /// Appends one event and its effects.
@@ -59,7 +66,10 @@ impl Recorder {
         if self.written.saturating_add(length) > self.max {
             return Err(RecorderError::Full { max: self.max });
         }
-        self.file.write_all(&bytes).and_then(|()| self.file.flush()).map_err(RecorderError::Write)?;
+        self.file
+            .write_all(&bytes)
+            .and_then(|()| self.file.flush())
+            .map_err(RecorderError::Write)?;
         self.written = self.written.saturating_add(length);
         Ok(())
     }

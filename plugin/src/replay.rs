@@ -20,7 +20,11 @@ pub fn run(path: &Path, quiet: bool, out: &mut impl Write) -> anyhow::Result<Exi
         let replayed = replayed.with_context(|| format!("cannot replay {}", path.display()))?;
         lines += 1;
         if !quiet {
-            let line = trace::Line { at: replayed.at, event: replayed.event, effects: Some(replayed.effects) };
+            let line = trace::Line {
+                at: replayed.at,
+                event: replayed.event,
+                effects: Some(replayed.effects),
+            };
             line.write_to(out).context("cannot print")?;
         }
         if let Some(difference) = replayed.difference {
@@ -41,5 +45,9 @@ pub fn run(path: &Path, quiet: bool, out: &mut impl Write) -> anyhow::Result<Exi
         }
     }
     eprintln!("{lines} events, {differences} with other effects than recorded");
-    Ok(if differences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if differences == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

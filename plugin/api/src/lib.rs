@@ -6,7 +6,7 @@
 //! by [`MAX_REQUEST`] and answers by [`MAX_ANSWER`]. Who asks is read from the socket's peer credentials, never from
 //! the request.
 //!
-//! magi-node calls [`bind`] and [`serve`]; magictl uses [`Client`].
+//! magi-node calls [`bind()`] and [`serve`]; magictl uses [`Client`].
 
 mod bind;
 mod client;

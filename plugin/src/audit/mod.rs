@@ -9,8 +9,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use magi_engine::audit::{AuditRecord, SCHEMA};
 use magi_engine::Time;
+use magi_engine::audit::{AuditRecord, SCHEMA};
 use serde::Serialize;
 
 /// Why a record could not be kept.
@@ -79,21 +79,46 @@ struct Line<'a> {
 
 impl AuditLog {
     /// Opens the file, making it and its folder if they are not there.
-    pub(crate) fn open(path: &Path, rotate: u64, keep: u32, host: String, run: Time) -> Result<Self, AuditError> {
+    pub(crate) fn open(
+        path: &Path,
+        rotate: u64,
+        keep: u32,
+        host: String,
+        run: Time,
+    ) -> Result<Self, AuditError> {
         if let Some(folder) = path.parent() {
             DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(folder)
-                .map_err(|source| AuditError::Folder { path: folder.to_owned(), source })?;
+                .map_err(|source| AuditError::Folder {
+                    path: folder.to_owned(),
+                    source,
+                })?;
         }
         let (file, size) = open(path)?;
-        Ok(Self { path: path.to_owned(), rotate, keep, host, run, sequence: 0, file, size })
+        Ok(Self {
+            path: path.to_owned(),
+            rotate,
+            keep,
+            host,
+            run,
+            sequence: 0,
+            file,
+            size,
+        })
     }
 
     /// Appends a record. On an error nothing of it counts as written.
     pub(crate) fn write(&mut self, at: Time, record: &AuditRecord) -> Result<(), AuditError> {
-        let line = Line { schema: SCHEMA, at: rfc3339(at), host: &self.host, run: self.run, seq: self.sequence, record };
+        let line = Line {
+            schema: SCHEMA,
+            at: rfc3339(at),
+            host: &self.host,
+            run: self.run,
+            seq: self.sequence,
+            record,
+        };
         let mut bytes = serde_json::to_vec(&line).map_err(AuditError::Encode)?;
         bytes.push(b'\n');
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
@@ -103,7 +128,10 @@ impl AuditLog {
         if let Err(source) = self.file.write_all(&bytes) {
             // Part of the line may stand there; the next one must not be glued to it.
             let _best_effort = self.file.set_len(self.size);
-            return Err(AuditError::Write { path: self.path.clone(), source });
+            return Err(AuditError::Write {
+                path: self.path.clone(),
+                source,
+            });
         }
         self.size = self.size.saturating_add(length);
         self.sequence = self.sequence.saturating_add(1);
@@ -116,7 +144,10 @@ impl AuditLog {
             name.push(format!(".{n}"));
             PathBuf::from(name)
         };
-        let failed = |source| AuditError::Rotate { path: self.path.clone(), source };
+        let failed = |source| AuditError::Rotate {
+            path: self.path.clone(),
+            source,
+        };
         for n in (1..self.keep).rev() {
             match std::fs::rename(numbered(n), numbered(n.saturating_add(1))) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
@@ -137,8 +168,14 @@ fn open(path: &Path) -> Result<(File, u64), AuditError> {
         .mode(0o600)
         .custom_flags(nofollow)
         .open(path)
-        .map_err(|source| AuditError::Open { path: path.to_owned(), source })?;
-    let meta = file.metadata().map_err(|source| AuditError::Open { path: path.to_owned(), source })?;
+        .map_err(|source| AuditError::Open {
+            path: path.to_owned(),
+            source,
+        })?;
+    let meta = file.metadata().map_err(|source| AuditError::Open {
+        path: path.to_owned(),
+        source,
+    })?;
     let problem = if !meta.is_file() {
         Some("not a regular file")
     } else if meta.uid() != rustix::process::geteuid().as_raw() {
@@ -151,7 +188,10 @@ fn open(path: &Path) -> Result<(File, u64), AuditError> {
         None
     };
     match problem {
-        Some(problem) => Err(AuditError::Unsafe { path: path.to_owned(), problem }),
+        Some(problem) => Err(AuditError::Unsafe {
+            path: path.to_owned(),
+            problem,
+        }),
         None => Ok((file, meta.len())),
     }
 }
@@ -171,7 +211,13 @@ mod tests {
     use super::*;
 
     fn record(what: &str) -> AuditRecord {
-        AuditRecord { pull: None, policy: "test".to_owned(), entry: Entry::Forgotten { what: what.to_owned() } }
+        AuditRecord {
+            pull: None,
+            policy: "test".to_owned(),
+            entry: Entry::Forgotten {
+                what: what.to_owned(),
+            },
+        }
     }
 
     fn log(path: &Path, rotate: u64) -> Result<AuditLog, AuditError> {
@@ -183,15 +229,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/audit.jsonl");
         let mut log = log(&path, 1 << 20).unwrap();
-        log.write(Time::from_micros(1_700_000_000_000_001), &record("one")).unwrap();
-        log.write(Time::from_micros(1_700_000_000_000_002), &record("two\nlines")).unwrap();
+        log.write(Time::from_micros(1_700_000_000_000_001), &record("one"))
+            .unwrap();
+        log.write(Time::from_micros(1_700_000_000_000_002), &record("two\nlines"))
+            .unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0]["at"], "2023-11-14T22:13:20.000001Z");
         assert_eq!(lines[1]["seq"], 1);
         assert_eq!(lines[1]["kind"], "forgotten");
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
     }
 
     #[test]
@@ -200,10 +254,13 @@ mod tests {
         let path = dir.path().join("audit.jsonl");
         let mut log = log(&path, 400).unwrap();
         for n in 0..20 {
-            log.write(Time::from_micros(n), &record("something of some length")).unwrap();
+            log.write(Time::from_micros(n), &record("something of some length"))
+                .unwrap();
         }
-        let mut names: Vec<_> =
-            std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         assert_eq!(names, ["audit.jsonl", "audit.jsonl.1", "audit.jsonl.2"]);
         let newest = std::fs::read_to_string(&path).unwrap();
@@ -221,7 +278,13 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         std::fs::hard_link(&victim, &path).unwrap();
         std::fs::set_permissions(&victim, std::fs::Permissions::from_mode(0o600)).unwrap();
-        assert!(matches!(log(&path, 400), Err(AuditError::Unsafe { problem: "it has a second name", .. })));
+        assert!(matches!(
+            log(&path, 400),
+            Err(AuditError::Unsafe {
+                problem: "it has a second name",
+                ..
+            })
+        ));
         assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
     }
 }

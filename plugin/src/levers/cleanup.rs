@@ -24,7 +24,9 @@ pub(crate) async fn clean_up(address: PathBuf, leftover: Leftover) -> LeverOutco
     match remove(&address, leftover).await {
         Ok(()) => LeverOutcome::Done { count: 1 },
         Err(error) if error.is_not_found() => LeverOutcome::AlreadyGone,
-        Err(error) => LeverOutcome::Failed { why: causes::in_one_line(&error) },
+        Err(error) => LeverOutcome::Failed {
+            why: causes::in_one_line(&error),
+        },
     }
 }
 
@@ -33,8 +35,13 @@ async fn remove(address: &std::path::Path, leftover: Leftover) -> Result<(), Api
     match leftover {
         Leftover::Ingest(ingest) => {
             let scope = Scope::new(ingest.namespace)?;
-            let request = scope.request(AbortRequest { r#ref: ingest.reference.to_string() });
-            api.content().abort(request).await.map_err(ApiError::call("Content.Abort"))?;
+            let request = scope.request(AbortRequest {
+                r#ref: ingest.reference.to_string(),
+            });
+            api.content()
+                .abort(request)
+                .await
+                .map_err(ApiError::call("Content.Abort"))?;
         }
         Leftover::Snapshot(snapshot) => {
             let scope = Scope::new(snapshot.namespace)?;
@@ -42,7 +49,10 @@ async fn remove(address: &std::path::Path, leftover: Leftover) -> Result<(), Api
                 snapshotter: snapshot.snapshotter.to_string(),
                 key: snapshot.key.to_string(),
             });
-            api.snapshots().remove(request).await.map_err(ApiError::call("Snapshots.Remove"))?;
+            api.snapshots()
+                .remove(request)
+                .await
+                .map_err(ApiError::call("Snapshots.Remove"))?;
         }
     }
     Ok(())

@@ -16,7 +16,9 @@ pub(crate) struct Sockets {
 impl Sockets {
     /// `SOCK_DESTROY`: the reader gets ECONNABORTED, which containerd does not retry (containerd.md §10).
     pub(crate) fn destroy(&mut self, pid: Option<u32>, socket: &SocketName) -> LeverOutcome {
-        let result = self.table(pid).and_then(|table| table.destroy(socket.cookie.0, socket.local, socket.remote));
+        let result = self
+            .table(pid)
+            .and_then(|table| table.destroy(socket.cookie.0, socket.local, socket.remote));
         match result {
             Ok(Destroyed::Closed) => LeverOutcome::Done { count: 1 },
             Ok(Destroyed::AlreadyGone) => LeverOutcome::AlreadyGone,
@@ -51,7 +53,9 @@ impl Sockets {
     /// `connect(AF_UNSPEC)` on a duplicate of the process's own descriptor: the reader gets ECONNRESET.
     pub(crate) fn disconnect(&mut self, pid: Option<u32>, socket: &SocketName) -> LeverOutcome {
         let Some(pid) = pid else {
-            return LeverOutcome::Failed { why: "containerd's process is not known at present".to_owned() };
+            return LeverOutcome::Failed {
+                why: "containerd's process is not known at present".to_owned(),
+            };
         };
         let table = match self.table(Some(pid)) {
             Ok(table) => table,
@@ -60,10 +64,12 @@ impl Sockets {
         match magi_sys::disconnect(table, pid, socket.cookie.0, socket.local, socket.remote) {
             Ok(()) => LeverOutcome::Done { count: 1 },
             Err(DisconnectError::NotFound { .. }) => LeverOutcome::AlreadyGone,
-            Err(error @ DisconnectError::NotTheSame { .. }) => {
-                LeverOutcome::NotAsExpected { what: causes::in_one_line(&error) }
-            }
-            Err(error) => LeverOutcome::Failed { why: causes::in_one_line(&error) },
+            Err(error @ DisconnectError::NotTheSame { .. }) => LeverOutcome::NotAsExpected {
+                what: causes::in_one_line(&error),
+            },
+            Err(error) => LeverOutcome::Failed {
+                why: causes::in_one_line(&error),
+            },
         }
     }
 
@@ -90,5 +96,9 @@ fn refused(error: &SocketTableError) -> LeverOutcome {
         error,
         SocketTableError::Unsupported | SocketTableError::NotPermitted | SocketTableError::Unavailable
     );
-    if for_good { LeverOutcome::Unsupported { why } } else { LeverOutcome::Failed { why } }
+    if for_good {
+        LeverOutcome::Unsupported { why }
+    } else {
+        LeverOutcome::Failed { why }
+    }
 }

@@ -34,14 +34,20 @@ pub(crate) fn load(settings: &ProbeSettings) -> Option<Probes> {
         info!("kernel probes are off by configuration; sockets are tied to ingests by byte counts");
         return None;
     }
-    let options = Options { btf: Some(settings.btf.clone()), ..Options::default() };
+    let options = Options {
+        btf: Some(settings.btf.clone()),
+        ..Options::default()
+    };
     let loaded = Probes::load(&options);
     // Reading the kernel's type information takes tens of megabytes for a moment.
     magi_sys::release_free_memory();
     match loaded {
         Ok(probes) => {
             let fell_back = probes.fell_back().map(|error| crate::causes::in_one_line(error));
-            info!(level = level_text(probes.level()), fell_back, "kernel probes are attached");
+            info!(
+                level = level_text(probes.level()),
+                fell_back, "kernel probes are attached"
+            );
             Some(probes)
         }
         Err(error) => {
@@ -69,7 +75,10 @@ pub(crate) async fn run(
     mut attached: watch::Receiver<Option<Attached>>,
     lost: Arc<AtomicU64>,
 ) {
-    #[expect(deprecated, reason = "its replacement is unsafe, for types that change their descriptor; this one cannot")]
+    #[expect(
+        deprecated,
+        reason = "its replacement is unsafe, for types that change their descriptor; this one cannot"
+    )]
     let registered = AsyncFd::with_interest(Pollable(probes), Interest::READABLE);
     let mut probes = match registered {
         Ok(probes) => probes,
@@ -79,7 +88,13 @@ pub(crate) async fn run(
         }
     };
     let mut ties = Ties::default();
-    if inbox.send(Event::SourceUp { source: Source::Probes }).await.is_err() {
+    if inbox
+        .send(Event::SourceUp {
+            source: Source::Probes,
+        })
+        .await
+        .is_err()
+    {
         return;
     }
     follow(&mut probes.get_mut().0, &attached.borrow_and_update());
@@ -123,7 +138,11 @@ pub(crate) async fn run(
 fn follow(probes: &mut Probes, attached: &Option<Attached>) {
     let pids: Vec<u32> = attached.iter().map(|found| found.pid).collect();
     if let Err(error) = probes.watch(&pids) {
-        warn!(error = crate::causes::in_one_line(&error), ?pids, "the probes cannot watch containerd");
+        warn!(
+            error = crate::causes::in_one_line(&error),
+            ?pids,
+            "the probes cannot watch containerd"
+        );
     }
 }
 
@@ -153,57 +172,96 @@ impl Ties {
     fn observe(&mut self, record: &Record, events: &mut Vec<Event>) {
         let mut progressed = None;
         match record {
-            Record::SocketRead { cookie, local, remote, .. } => {
+            Record::SocketRead {
+                cookie,
+                local,
+                remote,
+                ..
+            } => {
                 self.remember(*cookie, *local, *remote);
                 progressed = Some(*cookie);
             }
-            Record::SocketState { cookie, local, remote, state: TcpState::Established, .. } => {
+            Record::SocketState {
+                cookie,
+                local,
+                remote,
+                state: TcpState::Established,
+                ..
+            } => {
                 self.remember(*cookie, *local, *remote);
             }
             Record::Gap => events.push(Event::TiesLost),
-            Record::SocketState { state: TcpState::Close, .. }
+            Record::SocketState {
+                state: TcpState::Close,
+                ..
+            }
             | Record::FileTouched { .. }
             | Record::FileLeft { .. }
             | Record::SocketSent { .. }
             | Record::ThreadVote { .. } => {}
         }
         let mut changes = Vec::new();
-        self.attribution.observe(record, &mut |change| changes.push(change));
+        self.attribution
+            .observe(record, &mut |change| changes.push(change));
         for change in changes {
             match change {
                 Change::Feed(feed) => {
                     progressed = progressed.filter(|cookie| *cookie != feed.cookie);
                     events.extend(self.feed(&feed));
                 }
-                Change::Unfed { cookie } => events.push(Event::SocketUnfed { cookie: Cookie(cookie) }),
+                Change::Unfed { cookie } => events.push(Event::SocketUnfed {
+                    cookie: Cookie(cookie),
+                }),
             }
         }
         // More bytes on a known tie change no conclusion, but they are how an overrun shows first.
-        if let Some(feed) = progressed.and_then(|cookie| self.attribution.feed_of(cookie)).copied() {
+        if let Some(feed) = progressed
+            .and_then(|cookie| self.attribution.feed_of(cookie))
+            .copied()
+        {
             events.extend(self.feed(&feed));
         }
-        if let Record::SocketState { cookie, state: TcpState::Close, .. } = record {
+        if let Record::SocketState {
+            cookie,
+            state: TcpState::Close,
+            ..
+        } = record
+        {
             self.addresses.remove(cookie);
-            events.push(Event::SocketClosed { cookie: Cookie(*cookie) });
+            events.push(Event::SocketClosed {
+                cookie: Cookie(*cookie),
+            });
         }
     }
 
     fn feed(&self, feed: &magi_probes::attribution::Feed) -> Option<Event> {
         let (local, remote) = *self.addresses.get(&feed.cookie)?;
         let dir = IngestDir::parse(feed.directory.as_str().as_bytes())?;
-        let socket = SocketName { cookie: Cookie(feed.cookie), local, remote };
+        let socket = SocketName {
+            cookie: Cookie(feed.cookie),
+            local,
+            remote,
+        };
         let method = match feed.method {
             Method::Goroutine => TieMethod::Goroutine,
             Method::Thread => TieMethod::Thread,
         };
-        Some(Event::SocketFed { feed: Feed { socket, dir, method, bytes: feed.bytes } })
+        Some(Event::SocketFed {
+            feed: Feed {
+                socket,
+                dir,
+                method,
+                bytes: feed.bytes,
+            },
+        })
     }
 
     fn remember(&mut self, cookie: u64, local: SocketAddr, remote: SocketAddr) {
         if self.addresses.len() >= MAX_ADDRESSES && !self.addresses.contains_key(&cookie) {
             self.addresses.pop_first();
         }
-        self.addresses.insert(cookie, (plain_ipv4(local), plain_ipv4(remote)));
+        self.addresses
+            .insert(cookie, (plain_ipv4(local), plain_ipv4(remote)));
     }
 
     fn forget(&mut self, events: &mut Vec<Event>) {

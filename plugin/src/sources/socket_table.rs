@@ -19,7 +19,11 @@ pub(crate) async fn run(
     mut wishes: mpsc::Receiver<()>,
     mut attached: watch::Receiver<Option<Attached>>,
 ) {
-    let mut lister = Lister { inbox, up: false, table: None };
+    let mut lister = Lister {
+        inbox,
+        up: false,
+        table: None,
+    };
     loop {
         let told = tokio::select! {
             changed = attached.changed() => {
@@ -69,17 +73,31 @@ impl Lister {
             Ok(sockets) => {
                 if !std::mem::replace(&mut self.up, true) {
                     info!(sockets = sockets.len(), "the kernel's socket table can be listed");
-                    self.inbox.send(Event::SourceUp { source: Source::SocketTable }).await?;
+                    self.inbox
+                        .send(Event::SourceUp {
+                            source: Source::SocketTable,
+                        })
+                        .await?;
                 }
                 self.inbox.send(Event::SocketsListed { sockets }).await
             }
             Err(error) if std::mem::replace(&mut self.up, false) => {
-                warn!(error = causes::in_one_line(&error), "the kernel's socket table can no longer be listed");
-                self.inbox.send(Event::SourceDown { source: Source::SocketTable }).await
+                warn!(
+                    error = causes::in_one_line(&error),
+                    "the kernel's socket table can no longer be listed"
+                );
+                self.inbox
+                    .send(Event::SourceDown {
+                        source: Source::SocketTable,
+                    })
+                    .await
             }
             Err(error) => {
                 let error = causes::in_one_line(&error);
-                warn!(error, "the kernel's socket table cannot be listed: without probes nothing ties a socket to a pull");
+                warn!(
+                    error,
+                    "the kernel's socket table cannot be listed: without probes nothing ties a socket to a pull"
+                );
                 Ok(())
             }
         }
@@ -101,7 +119,11 @@ impl Lister {
 
 fn stat(socket: &TcpSocket) -> SocketStat {
     SocketStat {
-        socket: SocketName { cookie: Cookie(socket.cookie), local: socket.local, remote: socket.remote },
+        socket: SocketName {
+            cookie: Cookie(socket.cookie),
+            local: socket.local,
+            remote: socket.remote,
+        },
         established: socket.state == TcpState::Established,
         received: socket.bytes_received.unwrap_or(0),
         unread: u64::from(socket.unread),

@@ -20,11 +20,25 @@ pub(crate) struct Attached {
 /// Connects and asks.
 pub(crate) async fn attach(address: &Path) -> Result<(Api, Attached), ApiError> {
     let api = Api::connect(address).await?;
-    let version =
-        api.version().version(bounded(())).await.map_err(ApiError::call("Version"))?.into_inner().version;
-    let server = api.introspection().server(bounded(())).await.map_err(ApiError::call("Introspection.Server"))?;
-    let pid = u32::try_from(server.into_inner().pid).ok().filter(|pid| *pid != 0);
-    let pid = pid.ok_or(ApiError::Incomplete { call: "Introspection.Server", what: "a process id" })?;
+    let version = api
+        .version()
+        .version(bounded(()))
+        .await
+        .map_err(ApiError::call("Version"))?
+        .into_inner()
+        .version;
+    let server = api
+        .introspection()
+        .server(bounded(()))
+        .await
+        .map_err(ApiError::call("Introspection.Server"))?;
+    let pid = u32::try_from(server.into_inner().pid)
+        .ok()
+        .filter(|pid| *pid != 0);
+    let pid = pid.ok_or(ApiError::Incomplete {
+        call: "Introspection.Server",
+        what: "a process id",
+    })?;
     let filters = vec![format!("type=={},id=={}", CONTENT_PLUGIN.0, CONTENT_PLUGIN.1)];
     let plugins = api
         .introspection()
@@ -37,8 +51,16 @@ pub(crate) async fn attach(address: &Path) -> Result<(Api, Attached), ApiError> 
         let ours = plugin.r#type == CONTENT_PLUGIN.0 && plugin.id == CONTENT_PLUGIN.1;
         ours.then(|| plugin.exports.remove("root")).flatten()
     });
-    let content_root = PathBuf::from(
-        root.ok_or(ApiError::Incomplete { call: "Introspection.Plugins", what: "the content store's root" })?,
-    );
-    Ok((api, Attached { version, pid, content_root }))
+    let content_root = PathBuf::from(root.ok_or(ApiError::Incomplete {
+        call: "Introspection.Plugins",
+        what: "the content store's root",
+    })?);
+    Ok((
+        api,
+        Attached {
+            version,
+            pid,
+            content_root,
+        },
+    ))
 }

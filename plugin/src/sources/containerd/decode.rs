@@ -24,7 +24,10 @@ pub(super) fn ingest(namespace: &ContainerdNamespace, dir: IngestDir, status: St
     let digest = digest_in(&status.r#ref);
     let reference = IngestRef::new(status.r#ref).ok()?;
     Some(IngestView {
-        key: IngestKey { namespace: namespace.clone(), reference },
+        key: IngestKey {
+            namespace: namespace.clone(),
+            reference,
+        },
         dir,
         digest,
         offset: u64::try_from(status.offset).unwrap_or(0),
@@ -50,7 +53,9 @@ pub(super) fn ingest_dir(namespace: &ContainerdNamespace, reference: &str, conte
 /// (containerd.md §8), so only the end counts.
 fn digest_in(reference: &str) -> Option<Digest> {
     let (before, encoded) = reference.rsplit_once(':')?;
-    let start = before.rfind(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit())).map_or(0, |at| at + 1);
+    let start = before
+        .rfind(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit()))
+        .map_or(0, |at| at + 1);
     let algorithm = before.get(start..)?;
     Digest::parse(&format!("{algorithm}:{encoded}")).ok()
 }
@@ -61,8 +66,12 @@ pub(super) fn resource(view: &mut LeaseView, resource: Resource) {
         "content" => view.content.extend(Digest::parse(&resource.id).ok()),
         "ingests" => view.ingests.extend(IngestRef::new(resource.id).ok()),
         other => {
-            let Some(snapshotter) = other.strip_prefix("snapshots/") else { return };
-            let name = SnapshotterName::new(snapshotter).ok().zip(SnapshotKey::new(resource.id).ok());
+            let Some(snapshotter) = other.strip_prefix("snapshots/") else {
+                return;
+            };
+            let name = SnapshotterName::new(snapshotter)
+                .ok()
+                .zip(SnapshotKey::new(resource.id).ok());
             view.snapshots.extend(name.map(|(snapshotter, key)| SnapshotName {
                 namespace: view.key.namespace.clone(),
                 snapshotter,
@@ -77,11 +86,17 @@ pub(super) fn extract(scope: &Scope, snapshotter: &SnapshotterName, name: String
     // Over the API the key is the client's; lease resources may carry the backend's `namespace/sequence/key`.
     name.contains("extract-").then_some(())?;
     let key = SnapshotKey::new(name).ok()?;
-    Some(SnapshotName { namespace: scope.name.clone(), snapshotter: snapshotter.clone(), key })
+    Some(SnapshotName {
+        namespace: scope.name.clone(),
+        snapshotter: snapshotter.clone(),
+        key,
+    })
 }
 
 /// The repositories named by a blob's labels.
-pub(super) fn repositories<'a>(labels: impl Iterator<Item = (&'a String, &'a String)>) -> Vec<RepositoryName> {
+pub(super) fn repositories<'a>(
+    labels: impl Iterator<Item = (&'a String, &'a String)>,
+) -> Vec<RepositoryName> {
     let mut names: Vec<RepositoryName> = labels
         .filter_map(|(key, value)| Some((key.strip_prefix(SOURCE_LABEL)?, value)))
         .flat_map(|(host, repositories)| repositories.split(',').map(move |path| format!("{host}/{path}")))
@@ -102,10 +117,16 @@ mod tests {
     #[test]
     fn only_the_end_of_a_reference_counts() {
         let digest = format!("sha256:{HEX}");
-        for reference in
-            [format!("layer-{digest}"), format!("layer-evil-sha256:00@{digest}"), format!("unknown-{digest}")]
-        {
-            assert_eq!(digest_in(&reference).map(|found| found.to_string()), Some(digest.clone()), "{reference}");
+        for reference in [
+            format!("layer-{digest}"),
+            format!("layer-evil-sha256:00@{digest}"),
+            format!("unknown-{digest}"),
+        ] {
+            assert_eq!(
+                digest_in(&reference).map(|found| found.to_string()),
+                Some(digest.clone()),
+                "{reference}"
+            );
         }
         assert_eq!(digest_in("layer-nothing"), None);
         assert_eq!(digest_in(&format!("{digest}-more")), None);
@@ -114,8 +135,14 @@ mod tests {
     #[test]
     fn repositories_come_from_labels() {
         let labels = [
-            (format!("{SOURCE_LABEL}127.0.0.1:5000"), "team/app,other".to_owned()),
-            ("containerd.io/gc.ref.content.l.0".to_owned(), "sha256:00".to_owned()),
+            (
+                format!("{SOURCE_LABEL}127.0.0.1:5000"),
+                "team/app,other".to_owned(),
+            ),
+            (
+                "containerd.io/gc.ref.content.l.0".to_owned(),
+                "sha256:00".to_owned(),
+            ),
         ];
         let names = repositories(labels.iter().map(|(key, value)| (key, value)));
         let names: Vec<_> = names.iter().map(ToString::to_string).collect();
@@ -126,6 +153,9 @@ mod tests {
     fn an_ingest_directory_is_the_hash_of_its_backend_reference() {
         let namespace = ContainerdNamespace::new("k8s.io").unwrap();
         let dir = ingest_dir(&namespace, "layer-sha256:00", Path::new("/nonexistent"));
-        assert_eq!(dir.to_string(), format!("{:x}", Sha256::digest(b"k8s.io/1/layer-sha256:00")));
+        assert_eq!(
+            dir.to_string(),
+            format!("{:x}", Sha256::digest(b"k8s.io/1/layer-sha256:00"))
+        );
     }
 }

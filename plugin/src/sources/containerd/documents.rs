@@ -51,7 +51,11 @@ struct Told {
 
 impl Documents {
     pub(super) fn new(api: Api) -> Self {
-        Self { api, leases: BTreeMap::new(), snapshotters: BTreeSet::new() }
+        Self {
+            api,
+            leases: BTreeMap::new(),
+            snapshotters: BTreeSet::new(),
+        }
     }
 
     pub(super) fn remember_snapshotters(&mut self, leases: &[LeaseView]) {
@@ -67,15 +71,27 @@ impl Documents {
     }
 
     /// Reads what `leases` hold and was not read before; forgets leases that are gone.
-    pub(super) async fn unread(&mut self, scopes: &[Scope], leases: &[LeaseView]) -> Result<Vec<Event>, ApiError> {
+    pub(super) async fn unread(
+        &mut self,
+        scopes: &[Scope],
+        leases: &[LeaseView],
+    ) -> Result<Vec<Event>, ApiError> {
         self.remember_snapshotters(leases);
         let present: BTreeSet<&LeaseKey> = leases.iter().map(|lease| &lease.key).collect();
         self.leases.retain(|key, _| present.contains(key));
         let mut events = Vec::new();
         for lease in leases {
-            let Some(scope) = scopes.iter().find(|scope| scope.name == lease.key.namespace) else { continue };
+            let Some(scope) = scopes.iter().find(|scope| scope.name == lease.key.namespace) else {
+                continue;
+            };
             let known = self.leases.entry(lease.key.clone()).or_default();
-            let mut reader = Reader { api: &self.api, scope, lease: &lease.key, known, events: &mut events };
+            let mut reader = Reader {
+                api: &self.api,
+                scope,
+                lease: &lease.key,
+                known,
+                events: &mut events,
+            };
             reader.origins().await?;
             reader.documents(&lease.content).await?;
         }
@@ -99,11 +115,16 @@ impl Reader<'_> {
                 continue;
             }
             told.origin_looks -= 1;
-            let Some(info) = info(self.api, self.scope, digest).await? else { continue };
+            let Some(info) = info(self.api, self.scope, digest).await? else {
+                continue;
+            };
             told.manifest.repositories = origin(&info);
             if !told.manifest.repositories.is_empty() {
                 let manifest = told.manifest.clone();
-                self.events.push(Event::ManifestRead { lease: self.lease.clone(), manifest });
+                self.events.push(Event::ManifestRead {
+                    lease: self.lease.clone(),
+                    manifest,
+                });
             }
         }
         Ok(())
@@ -114,13 +135,18 @@ impl Reader<'_> {
         let new: Vec<&Digest> = content.iter().filter(|digest| !self.is_known(digest)).collect();
         let mut infos: Vec<Info> = Vec::new();
         for some in new.chunks(AT_ONCE) {
-            let asked: Vec<_> = some.iter().map(|digest| info(self.api, self.scope, digest)).collect();
+            let asked: Vec<_> = some
+                .iter()
+                .map(|digest| info(self.api, self.scope, digest))
+                .collect();
             infos.extend(try_join_all(asked).await?.into_iter().flatten());
         }
         // What refers to others comes first: it names the layers, which then need not be read at all.
         infos.sort_by_key(|info| (!refers(info), info.size));
         for info in infos {
-            let Ok(digest) = Digest::parse(&info.digest) else { continue };
+            let Ok(digest) = Digest::parse(&info.digest) else {
+                continue;
+            };
             if !self.is_known(&digest) {
                 self.document(digest, &info).await?;
             }
@@ -134,7 +160,11 @@ impl Reader<'_> {
             .iter()
             .filter(|digest| {
                 !self.known.settled.contains(*digest)
-                    && self.known.manifests.values().any(|told| told.manifest.uses_as_blob(digest))
+                    && self
+                        .known
+                        .manifests
+                        .values()
+                        .any(|told| told.manifest.uses_as_blob(digest))
             })
             .cloned()
             .collect();
@@ -148,7 +178,10 @@ impl Reader<'_> {
     async fn document(&mut self, digest: Digest, info: &Info) -> Result<(), ApiError> {
         let size = u64::try_from(info.size).unwrap_or(0);
         let read = if size > MAX_DOCUMENT {
-            Err(Unreadable::TooLarge { size, limit: MAX_DOCUMENT })
+            Err(Unreadable::TooLarge {
+                size,
+                limit: MAX_DOCUMENT,
+            })
         } else {
             match self.read(&digest, size).await? {
                 Some(bytes) => manifest::parse(&bytes),
@@ -158,21 +191,40 @@ impl Reader<'_> {
         match read {
             Ok(body) => {
                 let blobs: Vec<Digest> = match &body {
-                    ManifestBody::Image { config, layers } => {
-                        layers.iter().map(|layer| layer.digest.clone()).chain([config.clone()]).collect()
-                    }
+                    ManifestBody::Image { config, layers } => layers
+                        .iter()
+                        .map(|layer| layer.digest.clone())
+                        .chain([config.clone()])
+                        .collect(),
                     ManifestBody::Index { .. } => Vec::new(),
                 };
                 self.known.settled.extend(blobs);
-                let manifest = Manifest { digest: digest.clone(), body, repositories: origin(info) };
-                self.events.push(Event::ManifestRead { lease: self.lease.clone(), manifest: manifest.clone() });
-                self.known.manifests.insert(digest, Told { manifest, origin_looks: ORIGIN_LOOKS });
+                let manifest = Manifest {
+                    digest: digest.clone(),
+                    body,
+                    repositories: origin(info),
+                };
+                self.events.push(Event::ManifestRead {
+                    lease: self.lease.clone(),
+                    manifest: manifest.clone(),
+                });
+                self.known.manifests.insert(
+                    digest,
+                    Told {
+                        manifest,
+                        origin_looks: ORIGIN_LOOKS,
+                    },
+                );
             }
             Err(problem) => {
                 if refers(info) && problem != Unreadable::OtherDocument {
                     let problem = problem.to_string();
                     let lease = self.lease.clone();
-                    self.events.push(Event::ManifestUnreadable { lease, digest: digest.clone(), problem });
+                    self.events.push(Event::ManifestUnreadable {
+                        lease,
+                        digest: digest.clone(),
+                        problem,
+                    });
                 }
                 self.known.settled.insert(digest);
             }
@@ -182,8 +234,18 @@ impl Reader<'_> {
 
     /// The bytes of a small blob; empty if it does not begin like a JSON object, `None` if it is gone.
     async fn read(&self, digest: &Digest, size: u64) -> Result<Option<Vec<u8>>, ApiError> {
-        let request = self.scope.request(ReadContentRequest { digest: digest.to_string(), offset: 0, size: 0 });
-        let mut stream = match self.api.content().read(request).await.map_err(ApiError::call("Content.Read")) {
+        let request = self.scope.request(ReadContentRequest {
+            digest: digest.to_string(),
+            offset: 0,
+            size: 0,
+        });
+        let mut stream = match self
+            .api
+            .content()
+            .read(request)
+            .await
+            .map_err(ApiError::call("Content.Read"))
+        {
             Ok(answer) => answer.into_inner(),
             Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(error),
@@ -208,8 +270,15 @@ impl Reader<'_> {
 }
 
 async fn info(api: &Api, scope: &Scope, digest: &Digest) -> Result<Option<Info>, ApiError> {
-    let request = scope.request(InfoRequest { digest: digest.to_string() });
-    match api.content().info(request).await.map_err(ApiError::call("Content.Info")) {
+    let request = scope.request(InfoRequest {
+        digest: digest.to_string(),
+    });
+    match api
+        .content()
+        .info(request)
+        .await
+        .map_err(ApiError::call("Content.Info"))
+    {
         Ok(answer) => Ok(answer.into_inner().info),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),

@@ -37,7 +37,13 @@ pub(super) struct Looker {
 
 impl Looker {
     pub(super) fn new(api: Api, scopes: Vec<Scope>, content_root: PathBuf) -> Self {
-        Self { documents: Documents::new(api.clone()), api, scopes, content_root, dirs: BTreeMap::new() }
+        Self {
+            documents: Documents::new(api.clone()),
+            api,
+            scopes,
+            content_root,
+            dirs: BTreeMap::new(),
+        }
     }
 
     /// Looks, and tells the engine: first the picture, then the documents that it does not know yet.
@@ -67,13 +73,19 @@ impl Looker {
 
     async fn ingests(&mut self, scope: &Scope) -> Result<Vec<IngestView>, ApiError> {
         let request = scope.request(ListStatusesRequest { filters: Vec::new() });
-        let answer = self.api.content().list_statuses(request).await.map_err(ApiError::call("ListStatuses"))?;
+        let answer = self
+            .api
+            .content()
+            .list_statuses(request)
+            .await
+            .map_err(ApiError::call("ListStatuses"))?;
         let statuses = answer.into_inner().statuses;
         let mut dirs = BTreeMap::new();
         let mut views = Vec::with_capacity(statuses.len());
         for status in statuses {
             let known = self.dirs.remove(&(scope.name.clone(), status.r#ref.clone()));
-            let dir = known.unwrap_or_else(|| decode::ingest_dir(&scope.name, &status.r#ref, &self.content_root));
+            let dir =
+                known.unwrap_or_else(|| decode::ingest_dir(&scope.name, &status.r#ref, &self.content_root));
             dirs.insert((scope.name.clone(), status.r#ref.clone()), dir);
             views.extend(decode::ingest(&scope.name, dir, status));
         }
@@ -84,8 +96,21 @@ impl Looker {
 
     async fn leases(&self, scope: &Scope) -> Result<Vec<LeaseView>, ApiError> {
         let request = scope.request(ListRequest { filters: Vec::new() });
-        let leases = self.api.leases().list(request).await.map_err(ApiError::call("Leases.List"))?.into_inner().leases;
-        let views = try_join_all(leases.into_iter().take(MAX_PULLS).map(|lease| self.lease(scope, lease))).await?;
+        let leases = self
+            .api
+            .leases()
+            .list(request)
+            .await
+            .map_err(ApiError::call("Leases.List"))?
+            .into_inner()
+            .leases;
+        let views = try_join_all(
+            leases
+                .into_iter()
+                .take(MAX_PULLS)
+                .map(|lease| self.lease(scope, lease)),
+        )
+        .await?;
         Ok(views.into_iter().flatten().collect())
     }
 
@@ -96,15 +121,27 @@ impl Looker {
             return Ok(None);
         };
         let request = scope.request(ListResourcesRequest { id: lease.id });
-        let answer =
-            self.api.leases().list_resources(request).await.map_err(ApiError::call("Leases.ListResources"));
+        let answer = self
+            .api
+            .leases()
+            .list_resources(request)
+            .await
+            .map_err(ApiError::call("Leases.ListResources"));
         let resources = match answer {
             Ok(answer) => answer.into_inner().resources,
             Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(error),
         };
-        let key = LeaseKey { namespace: scope.name.clone(), id };
-        let mut view = LeaseView { key, content: Vec::new(), ingests: Vec::new(), snapshots: Vec::new() };
+        let key = LeaseKey {
+            namespace: scope.name.clone(),
+            id,
+        };
+        let mut view = LeaseView {
+            key,
+            content: Vec::new(),
+            ingests: Vec::new(),
+            snapshots: Vec::new(),
+        };
         for resource in resources.into_iter().take(MAX_RESOURCES_PER_LEASE) {
             decode::resource(&mut view, resource);
         }
@@ -121,10 +158,18 @@ impl Looker {
                     snapshotter: snapshotter.to_string(),
                     filters: vec!["name~=extract-".to_owned()],
                 });
-                let answer = self.api.snapshots().list(request).await.map_err(ApiError::call("Snapshots.List"))?;
+                let answer = self
+                    .api
+                    .snapshots()
+                    .list(request)
+                    .await
+                    .map_err(ApiError::call("Snapshots.List"))?;
                 let mut pages = answer.into_inner();
                 while let Some(page) = pages.message().await.map_err(ApiError::call("Snapshots.List"))? {
-                    let names = page.info.into_iter().filter_map(|info| decode::extract(scope, snapshotter, info.name));
+                    let names = page
+                        .info
+                        .into_iter()
+                        .filter_map(|info| decode::extract(scope, snapshotter, info.name));
                     found.extend(names.take(MAX_RESOURCES_PER_LEASE.saturating_sub(found.len())));
                 }
             }

@@ -75,12 +75,21 @@ pub(crate) async fn run(
                     warn!(error = report(&error), "lost containerd");
                 }
                 attached.send_replace(None);
-                if inbox.send(Event::SourceDown { source: Source::Containerd }).await.is_err() {
+                if inbox
+                    .send(Event::SourceDown {
+                        source: Source::Containerd,
+                    })
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }
             Err(error) if !std::mem::replace(&mut said, true) => {
-                warn!(error = report(&error), "cannot attach to containerd; trying again until it is there");
+                warn!(
+                    error = report(&error),
+                    "cannot attach to containerd; trying again until it is there"
+                );
             }
             Err(_) => {}
         }
@@ -97,10 +106,21 @@ async fn watch_pulls(
     inbox: &Inbox,
     wishes: &mut mpsc::Receiver<LookWish>,
 ) -> Result<(), ApiError> {
-    let scopes = config.namespaces.iter().cloned().map(Scope::new).collect::<Result<Vec<_>, _>>()?;
+    let scopes = config
+        .namespaces
+        .iter()
+        .cloned()
+        .map(Scope::new)
+        .collect::<Result<Vec<_>, _>>()?;
     let mut events = wake::Wakes::subscribe(api, &config.namespaces);
     let mut looker = Looker::new(api.clone(), scopes, found.content_root.clone());
-    if inbox.send(Event::SourceUp { source: Source::Containerd }).await.is_err() {
+    if inbox
+        .send(Event::SourceUp {
+            source: Source::Containerd,
+        })
+        .await
+        .is_err()
+    {
         return Ok(());
     }
     let mut extracts = false;

@@ -9,8 +9,13 @@ use crate::containerd::{Api, ApiError};
 
 /// Topics that move when a pull begins, gets on or ends. `/snapshot/prepare` is the one sign that every version gives
 /// before the first layer byte; `/content/create` exists since 2.1 (containerd.md §2, §20).
-const TOPICS: [&str; 5] =
-    ["/snapshot/prepare", "/snapshot/remove", "/content/create", "/content/delete", "/images/create"];
+const TOPICS: [&str; 5] = [
+    "/snapshot/prepare",
+    "/snapshot/remove",
+    "/content/create",
+    "/content/delete",
+    "/images/create",
+];
 
 /// A subscription. Its task ends with it.
 pub(super) struct Wakes {
@@ -24,7 +29,9 @@ impl Wakes {
     pub(super) fn subscribe(api: &Api, namespaces: &[ContainerdNamespace]) -> Self {
         let filters = namespaces
             .iter()
-            .flat_map(|namespace| TOPICS.map(|topic| format!("namespace==\"{namespace}\",topic==\"{topic}\"")))
+            .flat_map(|namespace| {
+                TOPICS.map(|topic| format!("namespace==\"{namespace}\",topic==\"{topic}\""))
+            })
             .collect();
         let (wake, woken) = mpsc::channel(1);
         let mut task = JoinSet::new();
@@ -63,5 +70,8 @@ async fn listen(api: Api, request: SubscribeRequest, wake: mpsc::Sender<()>) -> 
 }
 
 fn ended() -> ApiError {
-    ApiError::Incomplete { call: "Subscribe", what: "more events: the stream has ended" }
+    ApiError::Incomplete {
+        call: "Subscribe",
+        what: "more events: the stream has ended",
+    }
 }

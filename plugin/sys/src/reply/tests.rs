@@ -1,3 +1,5 @@
+//! Answers of the kernel, and what a stranger could send in their place.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Disconnecting through a duplicate, on real sockets.
+
 use super::*;
 use crate::disconnect::check;
 

@@ -1,3 +1,5 @@
+//! Tables of other network namespaces.
+
 use std::sync::mpsc;
 
 use rustix::thread::{UnshareFlags, gettid, unshare_unsafe};

@@ -1,3 +1,5 @@
+//! Which process owns which socket.
+
 use std::os::fd::AsRawFd;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Listing and destroying, on real sockets.
+
 use netlink_packet_sock_diag::AF_INET;
 
 use super::*;
