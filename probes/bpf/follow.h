@@ -14,7 +14,7 @@
 #define SOCKET_PATIENCE_NS 5000000000ULL
 #define VOTE_STEP (256 * 1024)
 /* A thread hands over at once what it read, and not more than containerd's copy buffer. */
-#define VOTE_PATIENCE_NS 100000ULL
+#define VOTE_PATIENCE_NS 250000ULL
 #define VOTE_BUFFER (1024 * 1024)
 
 static __always_inline void fill_endpoints(struct endpoints *ends, struct sock *sk)
