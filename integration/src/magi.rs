@@ -248,10 +248,18 @@ impl Magi {
 
     /// Asks on the control socket, in the contract's own words: one line of JSON out, one in.
     pub async fn ask(&self, ask: &Value) -> Result<Value> {
-        let mut stream = UnixStream::connect(self.socket()).await.context("connect to the control socket")?;
-        stream.write_all(format!("{ask}\n").as_bytes()).await.context("ask")?;
+        let mut stream = UnixStream::connect(self.socket())
+            .await
+            .context("connect to the control socket")?;
+        stream
+            .write_all(format!("{ask}\n").as_bytes())
+            .await
+            .context("ask")?;
         let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).await.context("hear the answer")?;
+        BufReader::new(stream)
+            .read_line(&mut line)
+            .await
+            .context("hear the answer")?;
         serde_json::from_str(&line).with_context(|| format!("the answer {line}"))
     }
 
