@@ -268,7 +268,9 @@ impl Case {
                 }
             }
             let over = good.ended.is_some() && bad.ended.is_some();
-            let told = clean && watch.has_recorded("clean", &bad.repository)?;
+            // Of a pull that was not stopped, magi has no end to record.
+            let stopped = bad.pull().is_some_and(|pull| pull.outcome.is_err());
+            let told = clean && (!stopped || watch.has_recorded("clean", &bad.repository)?);
             if over && (told || Instant::now() >= deadline) {
                 return Ok(());
             }
