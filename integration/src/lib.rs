@@ -23,6 +23,7 @@ pub mod parts;
 pub mod process;
 pub mod registry;
 pub mod residue;
+pub mod sandbox;
 pub mod wait;
 
 pub use api::Api;
@@ -30,3 +31,4 @@ pub use containerd::{Containerd, Line};
 pub use cri::{Cri, Pod};
 pub use magi::Magi;
 pub use registry::{Behaviour, Registry};
+pub use sandbox::Sandboxes;
