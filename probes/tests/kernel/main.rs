@@ -1,6 +1,14 @@
 //! The probes on this kernel: one process plays containerd, with goroutines imitated down to the register.
 //! Needs root, BTF and clang at build time; where one is missing, each test checks that loading says so.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops at the first surprise, also in its helpers"
+)]
+
 mod goroutine;
 mod loading;
 mod scene;

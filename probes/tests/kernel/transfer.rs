@@ -102,37 +102,38 @@ fn check_socket_records(watcher: &Watcher, connection: &Connection, cookie: u64)
     let mut established = false;
     let mut bytes = 0;
     for record in &watcher.records {
-        match record {
-            Record::SocketRead {
-                by,
-                cookie: c,
-                local: from,
-                remote,
-                bytes_total,
-                ..
-            } if *c == cookie => {
-                // The standard library shows mapped addresses as such, and the records do too.
-                assert_eq!((*from, *remote), (local, connection.server));
-                assert!([COPY.0, TRANSPORT.0].contains(&by.goroutine));
-                assert!(*bytes_total > bytes);
-                bytes = *bytes_total;
-            }
-            Record::SocketState {
-                cookie: c,
-                local: from,
-                remote,
-                state,
-                owned,
-                ..
-            } if *c == cookie => {
-                assert_eq!(
-                    (*from, *remote, *state),
-                    (local, connection.server, TcpState::Established)
-                );
-                assert!(owned);
-                established = true;
-            }
-            _ => {}
+        if let Record::SocketRead {
+            by,
+            cookie: seen,
+            local: from,
+            remote,
+            bytes_total,
+            ..
+        } = record
+            && *seen == cookie
+        {
+            // The standard library shows mapped addresses as such, and the records do too.
+            assert_eq!((*from, *remote), (local, connection.server));
+            assert!([COPY.0, TRANSPORT.0].contains(&by.goroutine));
+            assert!(*bytes_total > bytes);
+            bytes = *bytes_total;
+        }
+        if let Record::SocketState {
+            cookie: seen,
+            local: from,
+            remote,
+            state,
+            owned,
+            ..
+        } = record
+            && *seen == cookie
+        {
+            assert_eq!(
+                (*from, *remote, *state),
+                (local, connection.server, TcpState::Established)
+            );
+            assert!(owned);
+            established = true;
         }
     }
     assert!(established);
