@@ -2,7 +2,7 @@
 //! `cargo run -p magi-probes --example watch -- PID...`
 
 use std::error::Error;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use magi_probes::attribution::Attribution;
 use magi_probes::{Level, Options, Probes, Strategy, release_memory};
@@ -18,8 +18,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     println!("before {}", resident()?);
+    let start = Instant::now();
     let mut probes = Probes::load(&options)?;
-    println!("loaded {}", resident()?);
+    println!("loaded {} in {:?}", resident()?, start.elapsed());
     release_memory();
     println!("released {}", resident()?);
     println!("level {:?} {:?}", probes.level(), probes.fell_back());
