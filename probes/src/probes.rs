@@ -253,3 +253,32 @@ impl PidNamespace {
         targets
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{PidNamespace, Probes};
+
+    /// A runtime may move them between its threads.
+    const _: fn() = || {
+        fn is_send<T: Send>() {}
+        is_send::<Probes>();
+    };
+
+    #[test]
+    fn targets_are_laid_out_as_the_kernel_side_reads_them() {
+        let nested = PidNamespace {
+            dev: libc::makedev(1, 300),
+            inode: 0x1_0000_0002,
+        };
+        assert_eq!(
+            nested.targets(&[7, 8]),
+            [1 << 20 | 300, 0, 2, 1, 2, 7, 8, 0, 0, 0]
+        );
+        let initial = PidNamespace {
+            dev: 4,
+            inode: super::INITIAL_PID_NAMESPACE,
+        };
+        assert_eq!(initial.targets(&[7]), [0, 0, 0, 0, 1, 7, 0, 0, 0, 0]);
+        assert_eq!(initial.targets(&[]), [0; 10]);
+    }
+}
