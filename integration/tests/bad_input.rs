@@ -109,7 +109,9 @@ async fn manifests_that_are_broken_huge_or_endless_stop_nothing() -> Result<()> 
         let decided = wait::until("a decision on too many layers", BOUND, STEP, || async {
             let records = magi.audit().unwrap_or_default();
             let kinds = ["ended", "not-stopped"];
-            records.into_iter().find(|record| kinds.iter().any(|kind| record["kind"] == *kind))
+            records
+                .into_iter()
+                .find(|record| kinds.iter().any(|kind| record["kind"] == *kind))
         });
         let record = decided.await.with_context(|| magi.log_tail(30))?;
         ensure!(record["reason"] == "image-too-large", "{record}");
@@ -169,6 +171,7 @@ async fn a_kernel_without_type_information_is_said_and_survived() -> Result<()> 
             ..magi::Options::policy(magi::enforce("1GiB"))
         };
         let magi = Magi::start(&node, &options).await?;
+        wait_log(&magi, "no kernel probes").await?;
         let log = magi.log()?;
         ensure!(log.matches("no kernel probes").count() == 1, "{log}");
         let name = format!("gigantic-{}", node.line());

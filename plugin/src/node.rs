@@ -64,18 +64,16 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let (attach, attached) = watch::channel(None);
     let (sources, sources_up) = watch::channel(Sources::default());
     let (policy_said, policy_in_force) = watch::channel(PolicyStatus::of(&Policy::default()));
+    let (level, probes_running) = watch::channel(kernel::NOT_LOADED);
     let lost = Arc::new(AtomicU64::new(0));
 
-    let probes = kernel::load(&settings.probes);
     let status = StatusBoard {
         started,
         clock,
         address: settings.containerd.address.clone(),
         audit: settings.audit.path.clone(),
         trace: recorder.is_some(),
-        probes: probes
-            .as_ref()
-            .map_or("none", |probes| kernel::level_text(probes.level())),
+        probes: probes_running,
         attached: attached.clone(),
         sources: sources_up,
         policy: policy_in_force,
@@ -99,9 +97,13 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         policies: policy_changes,
     }));
     load_policy(&settings.policy, &policies, &policy_said).await;
-    if let Some(probes) = probes {
-        tasks.spawn(kernel::run(probes, inbox.clone(), attached.clone(), lost));
-    }
+    tasks.spawn(kernel::run(kernel::Kernel {
+        settings: settings.probes.clone(),
+        inbox: inbox.clone(),
+        attached: attached.clone(),
+        lost,
+        level,
+    }));
     tasks.spawn(socket_table::run(inbox.clone(), lists, attached));
     let config = containerd::Config {
         address: settings.containerd.address.clone(),
@@ -164,7 +166,7 @@ struct StatusBoard {
     address: PathBuf,
     audit: PathBuf,
     trace: bool,
-    probes: &'static str,
+    probes: watch::Receiver<&'static str>,
     attached: watch::Receiver<Option<Attached>>,
     sources: watch::Receiver<Sources>,
     policy: watch::Receiver<PolicyStatus>,
@@ -190,7 +192,7 @@ impl StatusBoard {
                 pid: found.as_ref().map(|found| found.pid),
                 root: found.map(|found| found.content_root.display().to_string()),
             },
-            probes: self.probes.to_owned(),
+            probes: (*self.probes.borrow()).to_owned(),
             sources: [Source::Containerd, Source::Probes, Source::SocketTable]
                 .map(source)
                 .to_vec(),

@@ -9,10 +9,9 @@ use magi_engine::evidence::TieMethod;
 use magi_engine::ids::{Cookie, IngestDir, SocketName};
 use magi_engine::{Event, Source};
 use magi_probes::attribution::{Attribution, Change, Method};
-use magi_probes::{Level, Options, Probes, Record, TcpState, plain_ipv4};
+use magi_probes::{Level, LoadError, Options, Probes, Record, TcpState, plain_ipv4};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::Interest;
@@ -21,6 +20,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::containerd::Attached;
+use crate::causes;
 use crate::inbox::Inbox;
 
 /// Records handled between two chances for others to run.
@@ -28,109 +28,137 @@ const BATCH: usize = 256;
 /// Addresses of sockets that are remembered; cookies grow, so the oldest go first.
 const MAX_ADDRESSES: usize = 8192;
 
-/// Loads the probes, or says why there are none.
-pub(crate) fn load(settings: &ProbeSettings) -> Option<Probes> {
-    if settings.mode == ProbeMode::Off {
+/// What the status says of the probes.
+pub(crate) const NOT_LOADED: &str = "not loaded yet";
+const OFF: &str = "off by configuration";
+const NONE: &str = "none: sockets are tied to layers by byte counts";
+
+/// How this source is set up, and whom it tells how it does.
+pub(crate) struct Kernel {
+    pub(crate) settings: ProbeSettings,
+    pub(crate) inbox: Inbox,
+    pub(crate) attached: watch::Receiver<Option<Attached>>,
+    /// Records lost since the start.
+    pub(crate) lost: Arc<AtomicU64>,
+    /// What is running, in words.
+    pub(crate) level: watch::Sender<&'static str>,
+}
+
+/// Runs until the node stops. The probes are loaded when containerd is first found, because which of them are right
+/// depends on the file system of its content store.
+pub(crate) async fn run(mut source: Kernel) {
+    if source.settings.mode == ProbeMode::Off {
         info!("kernel probes are off by configuration; sockets are tied to ingests by byte counts");
-        return None;
+        source.level.send_replace(OFF);
+        return;
     }
+    let Ok(store) = source
+        .attached
+        .wait_for(Option::is_some)
+        .await
+        .map(|found| found.as_ref().map(|found| found.content_root.clone()))
+    else {
+        return;
+    };
     let options = Options {
-        btf: Some(settings.btf.clone()),
+        btf: Some(source.settings.btf.clone()),
+        store,
         ..Options::default()
     };
-    let loaded = Probes::load(&options);
-    // Reading the kernel's type information takes tens of megabytes for a moment.
-    magi_sys::release_free_memory();
-    match loaded {
-        Ok(probes) => {
-            let fell_back = probes.fell_back().map(|error| crate::causes::in_one_line(error));
-            info!(
-                level = level_text(probes.level()),
-                fell_back, "kernel probes are attached"
-            );
-            Some(probes)
+    match tokio::task::spawn_blocking(move || load(&options)).await {
+        Ok(Ok(probes)) => {
+            let level = level_text(probes.level());
+            let fell_back = probes.fell_back().map(|error| causes::in_one_line(error));
+            info!(level, fell_back, "kernel probes are attached");
+            source.level.send_replace(level);
+            source.listen(probes).await;
         }
-        Err(error) => {
-            warn!(
-                error = crate::causes::in_one_line(&error),
-                "no kernel probes; sockets are tied to ingests by byte counts, which takes longer"
-            );
-            None
-        }
+        Ok(Err(error)) => source.without(&causes::in_one_line(&error)),
+        Err(error) => source.without(&error.to_string()),
     }
 }
 
+fn load(options: &Options) -> Result<Probes, LoadError> {
+    let probes = Probes::load(options);
+    // Reading the kernel's type information takes tens of megabytes for a moment.
+    magi_probes::release_memory();
+    probes
+}
+
 /// The level in words.
-pub(crate) fn level_text(level: Level) -> &'static str {
+fn level_text(level: Level) -> &'static str {
     match level {
         Level::InodeTracepoints => "inode tracepoints",
         Level::SyscallTracepoints => "system call tracepoints",
     }
 }
 
-/// Runs until the node stops.
-pub(crate) async fn run(
-    probes: Probes,
-    inbox: Inbox,
-    mut attached: watch::Receiver<Option<Attached>>,
-    lost: Arc<AtomicU64>,
-) {
-    #[expect(
-        deprecated,
-        reason = "its replacement is unsafe, for types that change their descriptor; this one cannot"
-    )]
-    let registered = AsyncFd::with_interest(Pollable(probes), Interest::READABLE);
-    let mut probes = match registered {
-        Ok(probes) => probes,
-        Err(error) => {
-            warn!(%error, "the probes' ring cannot be watched; going on without probes");
+impl Kernel {
+    fn without(&self, error: &str) {
+        warn!(
+            error,
+            "no kernel probes; sockets are tied to ingests by byte counts, which takes longer"
+        );
+        self.level.send_replace(NONE);
+    }
+
+    async fn listen(&mut self, probes: Probes) {
+        #[expect(
+            deprecated,
+            reason = "its replacement is unsafe, for types that change their descriptor; this one cannot"
+        )]
+        let registered = AsyncFd::with_interest(probes, Interest::READABLE);
+        let mut probes = match registered {
+            Ok(probes) => probes,
+            Err(error) => return self.without(&error.to_string()),
+        };
+        let mut ties = Ties::default();
+        if self
+            .inbox
+            .send(Event::SourceUp {
+                source: Source::Probes,
+            })
+            .await
+            .is_err()
+        {
             return;
         }
-    };
-    let mut ties = Ties::default();
-    if inbox
-        .send(Event::SourceUp {
-            source: Source::Probes,
-        })
-        .await
-        .is_err()
-    {
-        return;
-    }
-    follow(&mut probes.get_mut().0, &attached.borrow_and_update());
-    loop {
-        let mut events = Vec::new();
-        tokio::select! {
-            changed = attached.changed() => {
-                if changed.is_err() {
-                    return;
+        follow(probes.get_mut(), &self.attached.borrow_and_update());
+        loop {
+            let mut events = Vec::new();
+            tokio::select! {
+                changed = self.attached.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    follow(probes.get_mut(), &self.attached.borrow_and_update());
+                    ties = Ties::default();
+                    events.push(Event::TiesLost);
                 }
-                follow(&mut probes.get_mut().0, &attached.borrow_and_update());
-                ties = Ties::default();
-                events.push(Event::TiesLost);
-            }
-            ready = probes.readable_mut() => {
-                let Ok(mut ready) = ready else { return };
-                let probes = &mut ready.get_inner_mut().0;
-                let taken = probes.drain(BATCH, &mut |record| ties.observe(&record, &mut events));
-                if let Ok(count) = probes.lost()
-                    && lost.swap(count, Ordering::Relaxed) < count
-                {
-                    warn!(lost = count, "kernel records were lost; every tie is learnt anew");
-                    ties.forget(&mut events);
-                    if let Err(error) = probes.repeat() {
-                        warn!(error = crate::causes::in_one_line(&error), "the probes cannot be asked to repeat");
+                ready = probes.readable_mut() => {
+                    let Ok(mut ready) = ready else { return };
+                    let probes = ready.get_inner_mut();
+                    let taken = probes.drain(BATCH, &mut |record| ties.observe(&record, &mut events));
+                    self.count_lost(probes);
+                    if taken < BATCH {
+                        ready.clear_ready();
                     }
                 }
-                if taken < BATCH {
-                    ready.clear_ready();
+            }
+            for event in events {
+                if self.inbox.send(event).await.is_err() {
+                    return;
                 }
             }
         }
-        for event in events {
-            if inbox.send(event).await.is_err() {
-                return;
-            }
+    }
+
+    /// The probes themselves turn a loss into [`Record::Gap`] and say again what still holds; here it is counted.
+    fn count_lost(&self, probes: &mut Probes) {
+        if let Ok(count) = probes.lost()
+            && self.lost.swap(count, Ordering::Relaxed) < count
+        {
+            warn!(lost = count, "kernel records were lost; every tie is learnt anew");
         }
     }
 }
@@ -139,25 +167,10 @@ fn follow(probes: &mut Probes, attached: &Option<Attached>) {
     let pids: Vec<u32> = attached.iter().map(|found| found.pid).collect();
     if let Err(error) = probes.watch(&pids) {
         warn!(
-            error = crate::causes::in_one_line(&error),
+            error = causes::in_one_line(&error),
             ?pids,
             "the probes cannot watch containerd"
         );
-    }
-}
-
-/// Lets tokio poll the probes' ring.
-struct Pollable(Probes);
-
-impl AsRawFd for Pollable {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.fd().as_raw_fd()
-    }
-}
-
-impl AsFd for Pollable {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.fd()
     }
 }
 
@@ -262,10 +275,5 @@ impl Ties {
         }
         self.addresses
             .insert(cookie, (plain_ipv4(local), plain_ipv4(remote)));
-    }
-
-    fn forget(&mut self, events: &mut Vec<Event>) {
-        self.attribution.resync(&mut |_| {});
-        events.push(Event::TiesLost);
     }
 }
