@@ -43,7 +43,7 @@ fn good() -> Report {
 }
 
 /// The report with one scenario of the second run changed.
-fn with(name: Name, change: impl FnOnce(&mut Scenario)) -> Report {
+fn with(name: Name, change: impl Fn(&mut Scenario)) -> Report {
     let mut report = good();
     let mut scenarios = report.runs[1].scenarios.iter_mut();
     change(
@@ -172,7 +172,8 @@ struct Sink(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("not poisoned").extend_from_slice(bytes);
+        let mut all = self.0.lock().map_err(|_| io::Error::other("poisoned"))?;
+        all.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
