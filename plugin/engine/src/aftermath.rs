@@ -7,28 +7,51 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::action::Lever;
 use crate::audit::{Entry, PullFacts};
-use crate::bounds::{AFTERMATH_LONGEST, CLEANUP_GRACE, RETRY_AFTER};
+use crate::bounds::{AFTERMATH_LONGEST, CLEANUP_GRACE, MAX_REMOVALS, RETRY_AFTER};
 use crate::event::View;
-use crate::evidence::{Evidence, Reason};
-use crate::ids::{AttemptId, IngestKey, IngestRef, PullId, SnapshotName};
+use crate::evidence::Reason;
+use crate::ids::{AttemptId, ContainerdNamespace, IngestKey, IngestRef, LeaseKey, PullId, SnapshotName};
+use crate::picture::is_whole;
+use crate::policy::{Mode, Policy, RuleVerdict};
+use crate::pursuit::Acted;
 use crate::time::Time;
 
 /// An ended pull whose leftovers are watched.
 #[derive(Debug)]
 pub(crate) struct Aftermath {
     pub(crate) facts: PullFacts,
-    pub(crate) reason: Reason,
-    pub(crate) rule: Option<String>,
-    pub(crate) evidence: Vec<Evidence>,
+    pub(crate) acted: Acted,
     since: Time,
     ingests: BTreeSet<IngestRef>,
     snapshots: BTreeSet<SnapshotName>,
     taken_over: BTreeSet<IngestRef>,
-    /// Offsets of the unowned ingests at the last look: one that still grows has a writer, and is left alone.
-    unowned: BTreeMap<IngestRef, u64>,
-    in_flight: Option<AttemptId>,
+    left: BTreeMap<Leftover, Left>,
+    in_flight: Option<(AttemptId, Option<Leftover>)>,
     not_before: Time,
     removed: u32,
+    /// Nothing was left; only take-overs are of interest from then on.
+    clean: bool,
+    /// The policy still wants such pulls stopped.
+    may_act: bool,
+}
+
+/// Something that a pull left behind.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Leftover {
+    Ingest(IngestRef),
+    Snapshot(SnapshotName),
+}
+
+/// What is known of a leftover.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    /// Bytes in it: one that still grows has a writer, and is left alone.
+    offset: u64,
+    /// Since when it is unowned and does not grow.
+    since: Time,
+    tries: u8,
+    /// A lever said that it was removed.
+    removed: bool,
 }
 
 /// What an aftermath wants.
@@ -42,124 +65,219 @@ pub(crate) enum Step {
     Over,
 }
 
+/// A look, indexed by what an aftermath asks of it.
+#[derive(Debug)]
+pub(crate) struct Scene<'a> {
+    offsets: BTreeMap<&'a IngestKey, u64>,
+    holders: BTreeMap<(&'a ContainerdNamespace, &'a IngestRef), &'a LeaseKey>,
+    extracts: Option<BTreeSet<&'a SnapshotName>>,
+    held: BTreeSet<&'a SnapshotName>,
+    is_whole: bool,
+}
+
+impl<'a> Scene<'a> {
+    pub(crate) fn of(view: &'a View) -> Self {
+        let leases = || view.leases.iter();
+        Self {
+            offsets: view
+                .ingests
+                .iter()
+                .map(|ingest| (&ingest.key, ingest.offset))
+                .collect(),
+            holders: leases()
+                .flat_map(|lease| {
+                    let key = &lease.key;
+                    lease
+                        .ingests
+                        .iter()
+                        .map(move |reference| ((&key.namespace, reference), key))
+                })
+                .collect(),
+            extracts: view.extracts.as_ref().map(|extracts| extracts.iter().collect()),
+            held: leases().flat_map(|lease| &lease.snapshots).collect(),
+            is_whole: is_whole(view),
+        }
+    }
+}
+
 impl Aftermath {
     pub(crate) fn new(
         facts: PullFacts,
-        reason: Reason,
-        rule: Option<String>,
-        evidence: Vec<Evidence>,
+        acted: Acted,
         since: Time,
         ingests: BTreeSet<IngestRef>,
         snapshots: BTreeSet<SnapshotName>,
+        in_flight: Option<AttemptId>,
     ) -> Self {
         Self {
             facts,
-            reason,
-            rule,
-            evidence,
+            acted,
             since,
             ingests,
             snapshots,
             taken_over: BTreeSet::new(),
-            unowned: BTreeMap::new(),
-            in_flight: None,
+            left: BTreeMap::new(),
+            in_flight: in_flight.map(|attempt| (attempt, None)),
             not_before: since,
             removed: 0,
+            clean: false,
+            may_act: true,
         }
     }
 
-    /// What follows from a fresh look. `owner` tells which pull in flight holds an ingest, and whether it is condemned.
+    /// A policy was loaded: who may no longer be stopped by it is no longer cleaned up after, either.
+    pub(crate) fn policy_loaded(&mut self, policy: &Policy) {
+        self.may_act = self.acted.reason == Reason::Operator
+            || policy
+                .applied(None, &self.facts.repositories)
+                .iter()
+                .all(|way| match way.verdict {
+                    RuleVerdict::Limit { mode, .. } => mode == Mode::Enforce,
+                    RuleVerdict::Exempt => false,
+                });
+    }
+
+    /// What follows from a fresh look. `pull_of` tells which pull in flight has a lease, and whether it is condemned.
     pub(crate) fn looked(
         &mut self,
         now: Time,
-        view: &View,
-        owner: impl Fn(&IngestKey) -> Option<(PullId, bool)>,
+        scene: &Scene<'_>,
+        pull_of: impl Fn(&LeaseKey) -> Option<(PullId, bool)>,
     ) -> Vec<Step> {
         let mut steps = Vec::new();
-        let mut left = Vec::new();
-        let mut growing = false;
-        let before = std::mem::take(&mut self.unowned);
-        for ingest in &view.ingests {
-            let ours = ingest.key.namespace == self.facts.lease.namespace
-                && self.ingests.contains(&ingest.key.reference);
-            if !ours {
-                continue;
-            }
-            match owner(&ingest.key) {
-                Some((by, condemned)) => {
-                    if self.taken_over.insert(ingest.key.reference.clone()) {
-                        let ingest = ingest.key.reference.clone();
+        for reference in std::mem::take(&mut self.ingests) {
+            let key = IngestKey {
+                namespace: self.facts.lease.namespace.clone(),
+                reference,
+            };
+            let holder = scene.holders.get(&(&key.namespace, &key.reference));
+            match (scene.offsets.get(&key), holder) {
+                (Some(_), Some(lease)) => {
+                    self.left.remove(&Leftover::Ingest(key.reference.clone()));
+                    if let Some((by, condemned)) = pull_of(lease)
+                        && self.taken_over.insert(key.reference.clone())
+                    {
                         steps.push(Step::Record(Entry::TakenOver {
-                            ingest,
+                            ingest: key.reference.clone(),
                             by,
                             condemned,
                         }));
                     }
                 }
-                None => {
-                    self.unowned.insert(ingest.key.reference.clone(), ingest.offset);
-                    if before.get(&ingest.key.reference) == Some(&ingest.offset) {
-                        left.push(Lever::AbortIngest {
-                            ingest: ingest.key.clone(),
-                        });
-                    } else {
-                        growing = true;
-                    }
-                }
+                (Some(offset), None) => self.is_left(now, Leftover::Ingest(key.reference.clone()), *offset),
+                (None, _) => self.is_gone(&Leftover::Ingest(key.reference.clone())),
             }
+            self.ingests.insert(key.reference);
         }
-        let Some(extracts) = &view.extracts else {
+        let Some(extracts) = &scene.extracts else {
             return steps;
         };
-        let held = |name: &SnapshotName| view.leases.iter().any(|lease| lease.snapshots.contains(name));
-        left.extend(
-            self.snapshots
-                .iter()
-                .filter(|name| extracts.contains(name) && !held(name))
-                .map(|name| Lever::RemoveSnapshot {
-                    snapshot: name.clone(),
-                }),
-        );
-        if self.in_flight.is_some() {
-            return steps;
+        for name in std::mem::take(&mut self.snapshots) {
+            let leftover = Leftover::Snapshot(name.clone());
+            if extracts.contains(&name) && !scene.held.contains(&name) {
+                self.is_left(now, leftover, 0);
+            } else {
+                self.is_gone(&leftover);
+            }
+            self.snapshots.insert(name);
         }
-        let age = now.since(self.since);
-        if left.is_empty() && !growing {
-            steps.push(Step::Record(Entry::Clean {
-                removed: self.removed,
-            }));
-            steps.push(Step::Over);
-        } else if age >= AFTERMATH_LONGEST {
-            let what = left.iter().take(16).map(describe).collect();
-            steps.push(Step::Record(Entry::NotClean { what }));
-            steps.push(Step::Over);
-        } else if age >= CLEANUP_GRACE && now >= self.not_before {
-            steps.extend(left.into_iter().take(1).map(Step::Lever));
-        }
+        steps.extend(self.conclude(now, scene.is_whole));
         steps
     }
 
-    pub(crate) fn started(&mut self, attempt: AttemptId) {
-        self.in_flight = Some(attempt);
+    fn is_left(&mut self, now: Time, what: Leftover, offset: u64) {
+        let left = self.left.entry(what).or_insert(Left {
+            offset,
+            since: now,
+            tries: 0,
+            removed: false,
+        });
+        if left.offset != offset {
+            (left.offset, left.since) = (offset, now);
+        }
+    }
+
+    fn is_gone(&mut self, what: &Leftover) {
+        if self.left.remove(what).is_some_and(|left| left.removed) {
+            self.removed = self.removed.saturating_add(1);
+        }
+    }
+
+    fn conclude(&mut self, now: Time, is_whole: bool) -> Option<Step> {
+        if self.clean {
+            return (now.since(self.since) >= CLEANUP_GRACE).then_some(Step::Over);
+        }
+        if self.left.is_empty() {
+            self.clean = true;
+            return Some(Step::Record(Entry::Clean {
+                removed: self.removed,
+            }));
+        }
+        let free = self.in_flight.is_none() && now >= self.not_before;
+        if !(free && is_whole && self.may_act) {
+            return None;
+        }
+        let ripe = |left: &&mut Left| left.tries < MAX_REMOVALS && now.since(left.since) >= CLEANUP_GRACE;
+        let (what, left) = self.left.iter_mut().find(|(_, left)| ripe(left))?;
+        left.tries = left.tries.saturating_add(1);
+        Some(Step::Lever(match what {
+            Leftover::Ingest(reference) => Lever::AbortIngest {
+                ingest: IngestKey {
+                    namespace: self.facts.lease.namespace.clone(),
+                    reference: reference.clone(),
+                },
+            },
+            Leftover::Snapshot(snapshot) => Lever::RemoveSnapshot {
+                snapshot: snapshot.clone(),
+            },
+        }))
+    }
+
+    /// When its patience is over.
+    pub(crate) fn expires(&self) -> Time {
+        self.since.after(AFTERMATH_LONGEST)
+    }
+
+    /// What is to be recorded when its patience is over.
+    pub(crate) fn expired(&self) -> Option<Entry> {
+        if self.clean {
+            return None;
+        }
+        let what = if self.left.is_empty() {
+            vec!["containerd could not be looked at".to_owned()]
+        } else {
+            self.left.keys().take(16).map(Leftover::describe).collect()
+        };
+        Some(Entry::NotClean { what })
+    }
+
+    pub(crate) fn started(&mut self, attempt: AttemptId, lever: &Lever) {
+        let what = match lever {
+            Lever::AbortIngest { ingest } => Some(Leftover::Ingest(ingest.reference.clone())),
+            Lever::RemoveSnapshot { snapshot } => Some(Leftover::Snapshot(snapshot.clone())),
+            Lever::DestroySocket { .. } | Lever::DisconnectSocket { .. } | Lever::DestroyAll { .. } => None,
+        };
+        self.in_flight = Some((attempt, what));
     }
 
     pub(crate) fn came_back(&mut self, now: Time, attempt: AttemptId, worked: bool) {
-        if self.in_flight == Some(attempt) {
-            self.in_flight = None;
-            if worked {
-                self.removed = self.removed.saturating_add(1);
-            } else {
-                self.not_before = now.after(RETRY_AFTER);
-            }
+        let Some((_, what)) = self.in_flight.take_if(|(ours, _)| *ours == attempt) else {
+            return;
+        };
+        if !worked {
+            self.not_before = now.after(RETRY_AFTER);
+        }
+        if let Some(left) = what.and_then(|what| self.left.get_mut(&what)) {
+            left.removed |= worked;
         }
     }
 }
 
-fn describe(lever: &Lever) -> String {
-    match lever {
-        Lever::AbortIngest { ingest } => format!("ingest {}", ingest.reference),
-        Lever::RemoveSnapshot { snapshot } => format!("snapshot {}", snapshot.key),
-        Lever::DestroySocket { socket } | Lever::DisconnectSocket { socket } => format!("socket {socket}"),
-        Lever::DestroyAll { sockets } => format!("{} sockets", sockets.len()),
+impl Leftover {
+    fn describe(&self) -> String {
+        match self {
+            Self::Ingest(reference) => format!("ingest {reference}"),
+            Self::Snapshot(name) => format!("snapshot {}", name.key),
+        }
     }
 }

@@ -14,6 +14,10 @@ pub const MAX_LAYERS_REPORTED: usize = 128;
 pub const MAX_RESOURCES_PER_LEASE: usize = 20_000;
 /// Sockets whose ingest is known.
 pub const MAX_FEEDS: usize = 16_384;
+/// Levers in flight that are waited for: one for each pull, one for each ended one, and the panic button's.
+pub const MAX_FLIGHTS: usize = MAX_PULLS + MAX_AFTERMATHS + MAX_QUESTIONS;
+/// Layers, and entries of indexes, remembered for one pull.
+pub const MAX_DECLARED_PER_PULL: usize = 4 * MAX_LAYERS;
 /// Questions that wait for their answer.
 pub const MAX_QUESTIONS: usize = 256;
 /// Ended pulls kept for people to look at.
@@ -21,6 +25,15 @@ pub const MAX_ENDED: usize = 256;
 /// Condemned pulls that have ended and whose leftovers are still watched.
 pub const MAX_AFTERMATHS: usize = 1024;
 
+/// How long a look at containerd may be acted on.
+pub const PICTURE_HOLDS: Duration = Duration::from_millis(1_000);
+/// Looks that must come after a new tie before it counts, where another pull may have taken the ingest over: the first
+/// may have been under way already.
+pub const LOOKS_TO_CONFIRM: u8 = 2;
+/// When a look or a listing that was asked for counts as lost.
+pub const ANSWER_LOST_AFTER: Duration = Duration::from_millis(2_000);
+/// When a lever that has not come back is reported.
+pub const LEVER_LOST_AFTER: Duration = Duration::from_millis(5_000);
 /// How long a lever may take to bring its pull to an end before the next one is tried (16–70 ms measured).
 pub const VERIFY_WITHIN: Duration = Duration::from_millis(1_000);
 /// How long after "the socket was already gone" the end of the pull is awaited.
@@ -29,6 +42,8 @@ pub const VERIFY_GONE_WITHIN: Duration = Duration::from_millis(250);
 pub const LOOK_FIRST: Duration = Duration::from_millis(5);
 /// See [`LOOK_FIRST`].
 pub const LOOK_LONGEST: Duration = Duration::from_millis(200);
+/// Longest pause between looks for the pull to which an unknown ingest belongs: it may be nobody's that is watched.
+pub const STRANGER_LONGEST: Duration = Duration::from_millis(2_000);
 /// Pause between looks while a condemned pull offers nothing to close.
 pub const LOOK_FOR_TARGET: Duration = Duration::from_millis(50);
 /// Pause before a lever is tried again that failed for a reason of its own.
@@ -41,7 +56,12 @@ pub const STUBBORN_PAUSE: Duration = Duration::from_secs(10);
 pub const REPORT_UNREACHABLE_AFTER: Duration = Duration::from_secs(2);
 /// How long containerd's own collection may take before magi removes leftovers (0.6–2.3 s measured).
 pub const CLEANUP_GRACE: Duration = Duration::from_secs(4);
+/// Times that the removal of one leftover is tried.
+pub const MAX_REMOVALS: u8 = 3;
 /// How long leftovers and take-overs of an ended pull are watched at most.
 pub const AFTERMATH_LONGEST: Duration = Duration::from_secs(60);
 /// How long a question may wait for its pull to end.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// Ingests in flight at once up to which sockets are tied to them by byte counts.
+pub const MAX_PAIRED_INGESTS: usize = 64;

@@ -8,8 +8,32 @@ use crate::ids::PodNamespace;
 use crate::policy::{Limits, Mode, Policy, RuleVerdict};
 use crate::pull::{Pull, Verdict};
 
-/// Judges `pull`; `namespace` is its pod's, where that is known.
+/// Judges `pull` anew; `namespace` is its pod's, where that is known. What a person asked for stands, unless the policy
+/// wanted the same before.
 pub(crate) fn judge(policy: &Policy, pull: &Pull, namespace: Option<&PodNamespace>) -> Option<Verdict> {
+    let by_policy = by_policy(policy, pull, namespace);
+    let Some(actor) = &pull.asked else {
+        return by_policy;
+    };
+    let earlier = pull
+        .verdict
+        .as_ref()
+        .filter(|verdict| verdict.reason == Reason::Operator);
+    if earlier.is_none()
+        && by_policy
+            .as_ref()
+            .is_some_and(|verdict| verdict.mode == Mode::Enforce)
+    {
+        return by_policy;
+    }
+    Some(
+        earlier
+            .cloned()
+            .unwrap_or_else(|| by_operator(pull, actor.clone())),
+    )
+}
+
+fn by_policy(policy: &Policy, pull: &Pull, namespace: Option<&PodNamespace>) -> Option<Verdict> {
     let mut verdict: Option<Verdict> = None;
     for way in policy.applied(namespace, &pull.declared.repositories) {
         let (mode, limits) = match way.verdict {
@@ -33,7 +57,7 @@ pub(crate) fn judge(policy: &Policy, pull: &Pull, namespace: Option<&PodNamespac
 }
 
 /// The verdict that a person asked for; it needs no limit and no mode.
-pub(crate) fn by_operator(pull: &Pull, actor: String) -> Verdict {
+fn by_operator(pull: &Pull, actor: String) -> Verdict {
     let ingests = u64::try_from(pull.live_ingests().count()).unwrap_or(u64::MAX);
     Verdict {
         reason: Reason::Operator,
@@ -72,12 +96,13 @@ fn too_large(limits: &Limits, pull: &Pull) -> Option<(Reason, Evidence)> {
 
 fn overrun(limits: &Limits, pull: &Pull) -> Option<(Reason, Evidence)> {
     let allowance = limits.overrun?;
-    pull.live_ingests().find_map(|(reference, ingest)| {
+    // Also where the ingest is gone by now: the end of an overrun is no excuse.
+    pull.ingests.iter().find_map(|(reference, ingest)| {
         let total = pull.declared_for(ingest)?;
-        (ingest.offset > total.saturating_add(allowance)).then(|| {
+        (ingest.highest > total.saturating_add(allowance)).then(|| {
             let fact = Evidence::IngestOverrun {
                 ingest: reference.clone(),
-                offset: ingest.offset,
+                offset: ingest.highest,
                 total,
             };
             (Reason::LayerOverrunsManifest, fact)

@@ -20,8 +20,11 @@ pub mod time;
 pub mod trace;
 
 mod aftermath;
+mod agenda;
+mod flights;
 mod judge;
 mod pairing;
+mod picture;
 mod pull;
 mod pursuit;
 mod questions;

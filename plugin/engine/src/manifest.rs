@@ -62,15 +62,28 @@ impl Manifest {
             .fold(0, |sum, layer| layer.size.saturating_add(sum))
     }
 
+    /// The blobs that an image is made of, config first; none of an index.
+    pub fn blobs(&self) -> impl Iterator<Item = &Digest> {
+        let (config, layers) = match &self.body {
+            ManifestBody::Image { config, layers } => (Some(config), layers.as_slice()),
+            ManifestBody::Index { .. } => (None, [].as_slice()),
+        };
+        config.into_iter().chain(layers.iter().map(|layer| &layer.digest))
+    }
+
+    /// How many layers or manifests this document lists.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        match &self.body {
+            ManifestBody::Image { layers, .. } => layers.len(),
+            ManifestBody::Index { manifests } => manifests.len(),
+        }
+    }
+
     /// Whether this document names `digest` as a layer or config, so that a blob of that digest is no manifest of the
     /// pull, whatever it looks like.
     #[must_use]
     pub fn uses_as_blob(&self, digest: &Digest) -> bool {
-        match &self.body {
-            ManifestBody::Image { config, layers } => {
-                config == digest || layers.iter().any(|layer| layer.digest == *digest)
-            }
-            ManifestBody::Index { .. } => false,
-        }
+        self.blobs().any(|blob| blob == digest)
     }
 }

@@ -1,13 +1,18 @@
 //! Ties sockets to ingests by byte counts alone, where no probe can see them.
 //!
-//! A blob socket has received what its ingest holds, plus HTTP and TLS overhead, plus at most one copy buffer that is
-//! not written yet (containerd 2.1.9 core/content/helpers.go: 1 MiB). Offsets are read before and after the sockets
-//! are listed, so each socket's count must lie between the two. One round proves nothing; a pair must hold in two
-//! rounds with progress in between. Several explanations stay several.
+//! A socket that carries its first blob has received what the ingest holds, plus HTTP and TLS overhead, plus at most
+//! one copy buffer that is not written yet (containerd 2.1.9 core/content/helpers.go: 1 MiB). Offsets are read before
+//! the sockets are listed and after it, so the count must lie between the two. One round proves nothing; a pair must
+//! hold in two rounds with progress in between.
+//!
+//! A socket may have carried other blobs before, and then its count fits no ingest, or a wrong one by chance. So an
+//! ingest that no socket's count fits, and that grew as the socket did, is an explanation of that socket as well.
+//! Several explanations stay several, and more sockets than ingests to explain them explain nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crate::bounds::MAX_FEEDS;
+use crate::bounds::{MAX_FEEDS, MAX_PAIRED_INGESTS};
 use crate::event::{Feed, SocketStat};
 use crate::evidence::TieMethod;
 use crate::ids::{Cookie, IngestDir, SocketName};
@@ -21,124 +26,257 @@ const BUFFER: u64 = 1 << 20;
 const HEADERS: u64 = 64 << 10;
 /// Share of TLS record overhead: 22 bytes per record; records of 4 KiB and more.
 const TLS_SHARE: u64 = 180;
-/// Progress of a socket between two rounds below which the second one proves nothing new.
-const PROGRESS: u64 = 256 << 10;
+/// Progress of a socket between two rounds below which the second one proves nothing new: an ingest that stood still
+/// meanwhile must not fit both times.
+const PROGRESS: u64 = 2 * BUFFER;
+/// Looks after a listing until its round is complete: the first may have been under way before the sockets were listed.
+const LOOKS: u8 = 2;
 
 #[derive(Debug, Default)]
 pub(crate) struct Pairing {
-    /// A listing that waits for the offsets after it.
-    open: Option<(Vec<SocketStat>, Offsets)>,
+    round: Round,
     pairs: BTreeMap<Cookie, Pair>,
 }
+
+/// How far the present round has come.
+#[derive(Debug, Default)]
+enum Round {
+    #[default]
+    None,
+    /// A listing was asked for, with these offsets known before.
+    Asked { before: Offsets },
+    /// It came; looks are awaited.
+    Listed {
+        before: Offsets,
+        sockets: Vec<SocketStat>,
+        looks: u8,
+    },
+}
+
+/// What each ingest held before and after the sockets of a round were listed.
+type Window = BTreeMap<IngestDir, (u64, u64)>;
 
 #[derive(Debug)]
 struct Pair {
     socket: SocketName,
-    /// Bytes read at the last round that counted.
+    /// Bytes read at the last round that counted, and the ingests then.
     read: u64,
-    /// What the last round that counted left possible.
+    window: Arc<Window>,
+    /// Ingests whose offsets fitted in all rounds that counted.
     candidates: BTreeSet<IngestDir>,
+    /// Ingests that fit nobody, and grew like this socket between the last two rounds.
+    besides: BTreeSet<IngestDir>,
     /// Rounds with progress in which at least one candidate held.
     rounds: u8,
 }
 
 impl Pairing {
-    pub(crate) fn listed(&mut self, sockets: &[SocketStat], offsets: Offsets) {
-        self.pairs
-            .retain(|cookie, _| sockets.iter().any(|stat| stat.socket.cookie == *cookie));
-        let established = sockets
-            .iter()
-            .filter(|stat| stat.established)
-            .take(MAX_FEEDS)
-            .copied()
-            .collect();
-        self.open = Some((established, offsets));
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.pairs.len()
     }
 
-    pub(crate) fn looked(&mut self, after: &Offsets) {
-        let Some((sockets, before)) = self.open.take() else {
-            return;
-        };
-        for stat in sockets {
-            let read = stat.received.saturating_sub(stat.unread);
-            let fits: BTreeSet<IngestDir> = after
-                .iter()
-                .filter(|(dir, high)| before.get(*dir).is_some_and(|low| fits(read, *low, **high)))
-                .map(|(dir, _)| *dir)
-                .collect();
-            self.round(stat.socket, read, fits);
+    /// A listing is asked for; `before` are the offsets known by now.
+    pub(crate) fn asked(&mut self, before: Offsets) {
+        self.round = Round::Asked { before };
+    }
+
+    /// A listing came. One that was not asked for tells only which sockets are left.
+    pub(crate) fn listed(&mut self, sockets: &[SocketStat]) {
+        let alive: BTreeSet<Cookie> = sockets.iter().map(|stat| stat.socket.cookie).collect();
+        self.pairs.retain(|cookie, _| alive.contains(cookie));
+        if let Round::Asked { before } = &mut self.round {
+            self.round = Round::Listed {
+                before: std::mem::take(before),
+                sockets: sockets
+                    .iter()
+                    .filter(|stat| stat.established)
+                    .take(MAX_FEEDS)
+                    .copied()
+                    .collect(),
+                looks: 0,
+            };
         }
     }
 
-    fn round(&mut self, socket: SocketName, read: u64, fits: BTreeSet<IngestDir>) {
-        if fits.is_empty() {
+    /// Whether a look is awaited to complete a round.
+    pub(crate) fn awaits_look(&self) -> bool {
+        matches!(self.round, Round::Listed { .. })
+    }
+
+    /// A look came.
+    pub(crate) fn looked(&mut self, after: &Offsets) {
+        let Round::Listed {
+            before,
+            sockets,
+            looks,
+        } = &mut self.round
+        else {
+            return;
+        };
+        *looks = looks.saturating_add(1);
+        if *looks < LOOKS {
+            return;
+        }
+        let window: Window = after
+            .iter()
+            .filter_map(|(dir, high)| Some((*dir, (*before.get(dir)?, *high))))
+            .collect();
+        let sockets = std::mem::take(sockets);
+        self.round = Round::None;
+        self.complete(&sockets, &Arc::new(window));
+    }
+
+    fn complete(&mut self, sockets: &[SocketStat], window: &Arc<Window>) {
+        if window.len() > MAX_PAIRED_INGESTS {
+            // Each would be explained by hundreds, which proves nothing and takes long to find out.
+            self.pairs.clear();
+            return;
+        }
+        let read = |stat: &SocketStat| stat.received.saturating_sub(stat.unread);
+        let fitting: Vec<BTreeSet<IngestDir>> = sockets
+            .iter()
+            .map(|stat| {
+                let fitting = window
+                    .iter()
+                    .filter(|(_, (low, high))| fits(read(stat), *low, *high));
+                fitting.map(|(dir, _)| *dir).collect()
+            })
+            .collect();
+        let explained: BTreeSet<IngestDir> = fitting.iter().flatten().copied().collect();
+        for (stat, fitting) in sockets.iter().zip(fitting) {
+            self.advance(stat.socket, read(stat), fitting, &explained, window);
+        }
+    }
+
+    fn advance(
+        &mut self,
+        socket: SocketName,
+        read: u64,
+        fitting: BTreeSet<IngestDir>,
+        explained: &BTreeSet<IngestDir>,
+        window: &Arc<Window>,
+    ) {
+        let first = |candidates| Pair {
+            socket,
+            read,
+            window: Arc::clone(window),
+            candidates,
+            besides: BTreeSet::new(),
+            rounds: 1,
+        };
+        if fitting.is_empty() {
             self.pairs.remove(&socket.cookie);
             return;
         }
         let Some(pair) = self.pairs.get_mut(&socket.cookie) else {
-            self.pairs.insert(
-                socket.cookie,
-                Pair {
-                    socket,
-                    read,
-                    candidates: fits,
-                    rounds: 1,
-                },
-            );
+            self.pairs.insert(socket.cookie, first(fitting));
             return;
         };
-        if read.saturating_sub(pair.read) < PROGRESS {
+        let candidates: BTreeSet<IngestDir> = pair.candidates.intersection(&fitting).copied().collect();
+        if candidates.is_empty() {
+            *pair = first(fitting);
             return;
         }
-        let both: BTreeSet<IngestDir> = pair.candidates.intersection(&fits).copied().collect();
-        if both.is_empty() {
-            *pair = Pair {
-                socket,
-                read,
-                candidates: fits,
-                rounds: 1,
-            };
-        } else {
-            pair.rounds = pair.rounds.saturating_add(1);
-            pair.candidates = both;
-            pair.read = read;
+        let progress = read.saturating_sub(pair.read);
+        if progress < PROGRESS {
+            pair.candidates = candidates;
+            return;
         }
+        pair.besides = window
+            .iter()
+            .filter(|(dir, _)| !explained.contains(*dir))
+            .filter(|(dir, now)| grew_alike(progress, pair.window.get(*dir).copied(), **now))
+            .map(|(dir, _)| *dir)
+            .collect();
+        pair.rounds = pair.rounds.saturating_add(1);
+        pair.candidates = candidates;
+        pair.read = read;
+        pair.window = Arc::clone(window);
     }
 
+    /// Forgets a closed socket.
     pub(crate) fn closed(&mut self, cookie: Cookie) {
         self.pairs.remove(&cookie);
     }
 
-    /// Sockets that may feed `dir`, each with all its explanations.
-    pub(crate) fn feeds_of(&self, dir: IngestDir) -> impl Iterator<Item = (Feed, &BTreeSet<IngestDir>)> {
+    /// Forgets what was concluded about an ingest: another pull may have it now. A socket that it may explain is not
+    /// explained by what else fitted, either.
+    pub(crate) fn forget(&mut self, dir: IngestDir) {
+        match &mut self.round {
+            Round::Asked { before } | Round::Listed { before, .. } => {
+                before.remove(&dir);
+            }
+            Round::None => {}
+        }
+        self.pairs
+            .retain(|_, pair| !pair.candidates.contains(&dir) && !pair.besides.contains(&dir));
+    }
+
+    /// Forgets sockets that feed nothing which a pull holds.
+    pub(crate) fn retain(&mut self, is_held: impl Fn(IngestDir) -> bool) {
+        self.pairs
+            .retain(|_, pair| pair.candidates.iter().any(|dir| is_held(*dir)));
+    }
+
+    /// The ingests that some socket may feed.
+    pub(crate) fn dirs(&self) -> BTreeSet<IngestDir> {
         self.pairs
             .values()
-            .filter(move |pair| pair.rounds >= 2 && pair.candidates.contains(&dir))
-            .map(move |pair| {
-                let feed = Feed {
-                    socket: pair.socket,
-                    dir,
-                    method: TieMethod::ByteCount,
-                    bytes: pair.read,
-                };
-                (feed, &pair.candidates)
-            })
+            .flat_map(|pair| &pair.candidates)
+            .copied()
+            .collect()
+    }
+
+    /// Sockets that may feed `dir`, each with everything that may explain them.
+    pub(crate) fn feeds_of(&self, dir: IngestDir) -> (Vec<Feed>, BTreeSet<IngestDir>) {
+        let rivals: Vec<&Pair> = self
+            .pairs
+            .values()
+            .filter(|pair| pair.candidates.contains(&dir))
+            .collect();
+        let explanations: BTreeSet<IngestDir> = rivals
+            .iter()
+            .flat_map(|pair| pair.candidates.iter().chain(&pair.besides))
+            .copied()
+            .collect();
+        if rivals.len() > explanations.len() {
+            return (Vec::new(), explanations);
+        }
+        let feeds = rivals.iter().filter(|pair| pair.rounds >= 2).map(|pair| Feed {
+            socket: pair.socket,
+            dir,
+            method: TieMethod::ByteCount,
+            bytes: pair.read,
+        });
+        (feeds.collect(), explanations)
     }
 
     /// The socket that feeds `dir`, if that is its only explanation and no other socket's.
     pub(crate) fn sole_feed_of(&self, dir: IngestDir) -> Option<Feed> {
-        let mut feeds = self.feeds_of(dir);
-        let (feed, explanations) = feeds.next()?;
-        (explanations.len() == 1 && feeds.next().is_none()).then_some(feed)
+        let (feeds, explanations) = self.feeds_of(dir);
+        feeds.first().filter(|_| explanations.len() == 1).copied()
     }
 }
 
 /// Whether a socket that has read `read` bytes may feed an ingest that held `low` before and `high` after.
 fn fits(read: u64, low: u64, high: u64) -> bool {
-    let most = high
-        .saturating_add(high / TLS_SHARE)
-        .saturating_add(BUFFER + HEADERS);
-    high >= BUFFER && read >= low && read <= most
+    read >= low && read <= on_the_wire(high)
+}
+
+/// Whether an ingest may have grown by what a socket brought between two rounds; one that was not there before began
+/// with nothing.
+fn grew_alike(progress: u64, before: Option<(u64, u64)>, now: (u64, u64)) -> bool {
+    let before = before.unwrap_or_default();
+    let (least, most) = (now.0.saturating_sub(before.1), now.1.saturating_sub(before.0));
+    progress <= on_the_wire(most) && least <= progress.saturating_add(BUFFER)
+}
+
+/// The most that a socket has read when `bytes` of it are stored.
+fn on_the_wire(bytes: u64) -> u64 {
+    bytes
+        .saturating_add(bytes / TLS_SHARE)
+        .saturating_add(BUFFER + HEADERS)
 }
 
 #[cfg(test)]
@@ -168,8 +306,11 @@ mod tests {
 
     fn round(pairing: &mut Pairing, sockets: &[SocketStat], low: &[(u8, u64)], high: &[(u8, u64)]) {
         let offsets = |of: &[(u8, u64)]| of.iter().map(|(n, bytes)| (dir(*n), *bytes)).collect::<Offsets>();
-        pairing.listed(sockets, offsets(low));
-        pairing.looked(&offsets(high));
+        pairing.asked(offsets(low));
+        pairing.listed(sockets);
+        for _ in 0..LOOKS {
+            pairing.looked(&offsets(high));
+        }
     }
 
     #[test]
@@ -205,6 +346,16 @@ mod tests {
     }
 
     #[test]
+    fn an_ingest_that_stands_still_is_not_fed() {
+        let mut pairing = Pairing::default();
+        for bytes in [5 * MIB, 5 * MIB + 900 * 1024, 8 * MIB] {
+            let ingests = [(1, 5 * MIB), (2, bytes - 5 * MIB)];
+            round(&mut pairing, &[stat(7, bytes + 500)], &ingests, &ingests);
+        }
+        assert!(pairing.feeds_of(dir(1)).0.is_empty());
+    }
+
+    #[test]
     fn equal_counts_stay_ambiguous() {
         let mut pairing = Pairing::default();
         for bytes in [5 * MIB, 9 * MIB] {
@@ -217,11 +368,8 @@ mod tests {
             );
         }
         assert!(pairing.sole_feed_of(dir(1)).is_none());
-        assert!(
-            pairing
-                .feeds_of(dir(1))
-                .all(|(_, explanations)| explanations.len() == 2)
-        );
+        let (feeds, explanations) = pairing.feeds_of(dir(1));
+        assert_eq!((feeds.len(), explanations.len()), (2, 2));
     }
 
     #[test]
@@ -235,6 +383,84 @@ mod tests {
                 &[(1, bytes)],
             );
         }
-        assert_eq!(pairing.feeds_of(dir(1)).count(), 0);
+        assert!(pairing.feeds_of(dir(1)).0.is_empty());
+    }
+
+    #[test]
+    fn two_sockets_and_one_ingest_prove_nothing() {
+        let mut pairing = Pairing::default();
+        for bytes in [5 * MIB, 9 * MIB] {
+            let one = [(1, bytes)];
+            round(
+                &mut pairing,
+                &[stat(7, bytes + 500), stat(8, bytes + 600)],
+                &one,
+                &one,
+            );
+        }
+        assert!(pairing.feeds_of(dir(1)).0.is_empty());
+    }
+
+    #[test]
+    fn a_socket_on_its_second_blob_fits_another_ingest_by_chance_only() {
+        // Socket 7 has brought 20 MiB before, and now brings ingest 2; its count looks like that of ingest 1, whose
+        // own socket is on its second blob as well.
+        let mut pairing = Pairing::default();
+        for bytes in [25 * MIB, 29 * MIB] {
+            let ingests = [(1, bytes), (2, bytes - 20 * MIB)];
+            let sockets = [stat(7, bytes + 500), stat(8, bytes + 40 * MIB)];
+            round(&mut pairing, &sockets, &ingests, &ingests);
+        }
+        let (feeds, explanations) = pairing.feeds_of(dir(1));
+        assert_eq!(feeds.first().map(|feed| feed.socket.cookie), Some(Cookie(7)));
+        assert_eq!(explanations, BTreeSet::from([dir(1), dir(2)]));
+        assert!(pairing.sole_feed_of(dir(1)).is_none());
+    }
+
+    #[test]
+    fn a_neighbour_of_the_same_pace_explains_nothing_if_its_own_socket_is_known() {
+        let mut pairing = Pairing::default();
+        for bytes in [25 * MIB, 29 * MIB] {
+            let ingests = [(1, bytes), (2, bytes - 20 * MIB)];
+            let sockets = [stat(7, bytes + 500), stat(8, bytes - 20 * MIB + 700)];
+            round(&mut pairing, &sockets, &ingests, &ingests);
+        }
+        let feed = pairing.sole_feed_of(dir(1));
+        assert_eq!(feed.map(|feed| feed.socket.cookie), Some(Cookie(7)));
+    }
+
+    #[test]
+    fn nothing_is_concluded_across_generations() {
+        let mut pairing = Pairing::default();
+        round(
+            &mut pairing,
+            &[stat(7, 5 * MIB + 700)],
+            &[(1, 5 * MIB)],
+            &[(1, 5 * MIB)],
+        );
+        pairing.forget(dir(1));
+        round(
+            &mut pairing,
+            &[stat(7, 9 * MIB + 700)],
+            &[(1, 9 * MIB)],
+            &[(1, 9 * MIB)],
+        );
+        assert!(
+            pairing.sole_feed_of(dir(1)).is_none(),
+            "the first round was another pull's"
+        );
+    }
+
+    #[test]
+    fn a_look_that_was_under_way_completes_no_round() {
+        let mut pairing = Pairing::default();
+        pairing.asked(Offsets::from([(dir(1), 5 * MIB)]));
+        pairing.looked(&Offsets::from([(dir(1), 5 * MIB)]));
+        pairing.listed(&[stat(7, 5 * MIB)]);
+        pairing.looked(&Offsets::from([(dir(1), 5 * MIB)]));
+        assert!(pairing.awaits_look());
+        pairing.looked(&Offsets::from([(dir(1), 6 * MIB)]));
+        assert!(!pairing.awaits_look());
+        assert_eq!(pairing.pairs.len(), 1);
     }
 }

@@ -1,12 +1,14 @@
 //! One pull in flight: what is known of it, and what follows from that alone.
 //!
-//! Changed by: a look at containerd (lease, ingests, snapshots), a manifest that was read, the judge's verdict, and
-//! the pursuit of that verdict. Nothing else.
+//! Changed by: a look at containerd (lease, ingests, snapshots), a manifest that was read, a person's wish, the judge's
+//! verdict, and the pursuit of that verdict. Nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::audit::PullFacts;
-use crate::bounds::{MAX_LAYERS_REPORTED, MAX_MANIFESTS_PER_PULL};
+use crate::bounds::{
+    MAX_DECLARED_PER_PULL, MAX_LAYERS_REPORTED, MAX_MANIFESTS_PER_PULL, MAX_RESOURCES_PER_LEASE,
+};
 use crate::event::{Feed, IngestView, LeaseView};
 use crate::evidence::{Evidence, Reason, TieMethod};
 use crate::ids::{Digest, IngestDir, IngestRef, LeaseKey, PullId, RepositoryName, SnapshotName, SocketName};
@@ -27,12 +29,14 @@ pub(crate) struct Pull {
     pub(crate) content: BTreeSet<Digest>,
     pub(crate) ingests: BTreeMap<IngestRef, Ingest>,
     pub(crate) snapshots: BTreeSet<SnapshotName>,
+    /// Where the pull stands, as far as containerd shows it.
+    pub(crate) stage: Stage,
+    /// Who asked for its end first. Never forgotten, whatever the policy says.
+    pub(crate) asked: Option<String>,
     pub(crate) verdict: Option<Verdict>,
     pub(crate) pursuit: Pursuit,
     /// Something that a verdict hangs on has changed since the last one.
     pub(crate) changed: bool,
-    /// The policy has changed: even a verdict that was acted on is open again.
-    pub(crate) reconsider: bool,
 }
 
 /// An ingest that this pull owns.
@@ -41,6 +45,8 @@ pub(crate) struct Ingest {
     pub(crate) dir: IngestDir,
     pub(crate) digest: Option<Digest>,
     pub(crate) offset: u64,
+    /// The highest offset ever seen: what was stored once was stored, also if the ingest goes away.
+    pub(crate) highest: u64,
     pub(crate) total: u64,
     /// No longer in containerd's list: committed or given up. Kept for the aftermath.
     pub(crate) gone: bool,
@@ -67,10 +73,11 @@ impl Pull {
             content: BTreeSet::new(),
             ingests: BTreeMap::new(),
             snapshots: BTreeSet::new(),
+            stage: Stage::Resolving,
+            asked: None,
             verdict: None,
             pursuit: Pursuit::default(),
             changed: false,
-            reconsider: false,
         }
     }
 
@@ -84,37 +91,78 @@ impl Pull {
     /// Takes over what a look showed of the lease; `ingests` are those of its containerd namespace.
     pub(crate) fn seen(&mut self, lease: &LeaseView, ingests: &BTreeMap<&IngestRef, &IngestView>) {
         self.changed = true;
-        self.content.clone_from(&lease.content.iter().cloned().collect());
-        self.snapshots.extend(lease.snapshots.iter().cloned());
+        let same = self.content.len() == lease.content.len()
+            && lease.content.iter().all(|digest| self.content.contains(digest));
+        if !same {
+            self.content = lease
+                .content
+                .iter()
+                .take(MAX_RESOURCES_PER_LEASE)
+                .cloned()
+                .collect();
+        }
+        for name in &lease.snapshots {
+            if self.snapshots.len() < MAX_RESOURCES_PER_LEASE && !self.snapshots.contains(name) {
+                self.snapshots.insert(name.clone());
+            }
+        }
         for ingest in self.ingests.values_mut() {
             ingest.gone = true;
         }
-        for reference in &lease.ingests {
-            let Some(view) = ingests.get(reference) else {
-                continue;
-            };
-            let ingest = self.ingests.entry(reference.clone()).or_insert_with(|| Ingest {
+        for view in lease
+            .ingests
+            .iter()
+            .filter_map(|reference| ingests.get(reference))
+        {
+            self.ingest_seen(view);
+        }
+        self.stage = self.stage_now();
+    }
+
+    fn ingest_seen(&mut self, view: &IngestView) {
+        let reference = &view.key.reference;
+        if let Some(ingest) = self.ingests.get_mut(reference) {
+            ingest.dir = view.dir;
+            ingest.offset = view.offset;
+            ingest.highest = ingest.highest.max(view.offset);
+            ingest.total = view.total;
+            ingest.gone = false;
+        } else if self.ingests.len() < MAX_RESOURCES_PER_LEASE {
+            let ingest = Ingest {
                 dir: view.dir,
                 digest: view.digest.clone(),
                 offset: view.offset,
+                highest: view.offset,
                 total: view.total,
                 gone: false,
-            });
-            ingest.offset = view.offset;
-            ingest.total = view.total;
-            ingest.gone = false;
+            };
+            self.ingests.insert(reference.clone(), ingest);
         }
     }
 
-    /// Remembers a manifest; `false` if there are too many already.
+    /// Remembers a manifest; `false` if there are too many already, or it lists too much.
     pub(crate) fn learn(&mut self, manifest: Manifest) -> bool {
-        if self.manifests.len() >= MAX_MANIFESTS_PER_PULL && !self.manifests.contains_key(&manifest.digest) {
+        let others = self
+            .manifests
+            .values()
+            .filter(|one| one.digest != manifest.digest);
+        let (count, entries) = others.fold((0_usize, manifest.entries()), |(count, sum), one| {
+            (count.saturating_add(1), sum.saturating_add(one.entries()))
+        });
+        if count >= MAX_MANIFESTS_PER_PULL || entries > MAX_DECLARED_PER_PULL {
             return false;
         }
         self.changed = true;
         self.manifests.insert(manifest.digest.clone(), manifest);
         self.declared = Declared::of(&self.manifests);
+        self.stage = self.stage_now();
         true
+    }
+
+    /// Whether this pull may want the blob: its manifest names it, or is not known yet.
+    pub(crate) fn may_want(&self, digest: Option<&Digest>) -> bool {
+        self.declared.images.is_empty()
+            || digest.is_none_or(|digest| self.declared.layers.contains_key(digest))
     }
 
     /// Ingests that containerd still lists.
@@ -157,8 +205,7 @@ impl Pull {
             .fold(0, |sum, (_, _, stored)| stored.saturating_add(sum))
     }
 
-    /// Where the pull stands, as far as containerd shows it.
-    pub(crate) fn stage(&self) -> Stage {
+    fn stage_now(&self) -> Stage {
         if self.declared.images.is_empty() {
             return Stage::Resolving;
         }
@@ -207,11 +254,7 @@ impl Pull {
             lease: self.lease.clone(),
             repositories: self.declared.repositories.clone(),
             manifest: self.declared.images.first().map(|image| image.manifest.clone()),
-            stage: if ended.is_some() {
-                Stage::Ended
-            } else {
-                self.stage()
-            },
+            stage: if ended.is_some() { Stage::Ended } else { self.stage },
             since: self.since,
             ended,
             declared: self.declared.bytes(),
@@ -266,9 +309,10 @@ impl Declared {
     /// Only documents that no other one uses as a layer or config count: a layer may look like a manifest, and then
     /// it is the image author's text, not what is being pulled.
     fn of(manifests: &BTreeMap<Digest, Manifest>) -> Self {
+        let used: BTreeSet<&Digest> = manifests.values().flat_map(Manifest::blobs).collect();
         let roots: Vec<&Manifest> = manifests
             .values()
-            .filter(|one| !manifests.values().any(|other| other.uses_as_blob(&one.digest)))
+            .filter(|one| !used.contains(&one.digest))
             .collect();
         let repositories: BTreeSet<&RepositoryName> =
             roots.iter().flat_map(|root| &root.repositories).collect();
@@ -277,12 +321,14 @@ impl Declared {
             .copied()
             .filter(|root| matches!(root.body, ManifestBody::Image { .. }))
             .collect();
+        let mut layers: BTreeMap<Digest, u64> = BTreeMap::new();
+        for layer in images.iter().flat_map(|image| image.layers()) {
+            // Where two documents differ, the one that allows more counts.
+            let size = layers.entry(layer.digest.clone()).or_default();
+            *size = layer.size.max(*size);
+        }
         Self {
-            layers: images
-                .iter()
-                .flat_map(|image| image.layers())
-                .map(|l| (l.digest.clone(), l.size))
-                .collect(),
+            layers,
             repositories: repositories.into_iter().cloned().collect(),
             images: images
                 .into_iter()

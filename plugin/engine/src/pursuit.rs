@@ -7,18 +7,19 @@
 //!    └──────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Changed by: the engine calling [`Pursuit::next`] after every event, and the outcome of a lever.
+//! Changed by: the engine calling [`Pursuit::next`] after every event, the outcome of a lever, and what the engine
+//! tells of looks, lost sources and changed verdicts.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::action::{Lever, LeverOutcome};
 use crate::bounds::{
-    LOOK_FIRST, LOOK_FOR_TARGET, LOOK_LONGEST, MAX_ATTEMPTS, REPORT_UNREACHABLE_AFTER, RETRY_AFTER,
-    STUBBORN_PAUSE, VERIFY_GONE_WITHIN, VERIFY_WITHIN,
+    LEVER_LOST_AFTER, LOOK_FIRST, LOOK_FOR_TARGET, LOOK_LONGEST, MAX_ATTEMPTS, REPORT_UNREACHABLE_AFTER,
+    RETRY_AFTER, STUBBORN_PAUSE, VERIFY_GONE_WITHIN, VERIFY_WITHIN,
 };
-use crate::evidence::{Evidence, suffices};
-use crate::ids::{AttemptId, Cookie};
+use crate::evidence::{Evidence, Reason, suffices};
+use crate::ids::{AttemptId, Cookie, SocketName};
 use crate::pull::Verdict;
 use crate::ties::Target;
 use crate::time::Time;
@@ -30,14 +31,24 @@ pub(crate) struct Pursuit {
     pub(crate) attempts: u32,
     /// When the first was.
     pub(crate) first: Option<Time>,
-    /// The evidence for the last one.
-    pub(crate) acted_on: Vec<Evidence>,
+    /// Why the last one was.
+    pub(crate) acted: Option<Acted>,
     /// Reported as would-abort (observe mode) or as not stopped (enforce mode).
     pub(crate) reported: bool,
     step: Step,
     tried: BTreeSet<(Cookie, Means)>,
     hunting_since: Option<Time>,
     look_pause: Duration,
+    /// A round of attempts is over without success.
+    given_out: bool,
+}
+
+/// Why a lever was pulled.
+#[derive(Clone, Debug)]
+pub(crate) struct Acted {
+    pub(crate) reason: Reason,
+    pub(crate) rule: Option<String>,
+    pub(crate) evidence: Vec<Evidence>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,7 +57,12 @@ enum Step {
     #[default]
     Hunting,
     /// A lever is being pulled.
-    InFlight(AttemptId),
+    InFlight {
+        attempt: AttemptId,
+        cookie: Cookie,
+        means: Means,
+        since: Time,
+    },
     /// A lever came back; the end of the pull is awaited.
     Verifying { until: Time },
     /// Nothing is tried before this time.
@@ -59,6 +75,15 @@ enum Means {
     Disconnect,
 }
 
+impl Means {
+    const fn lever(self, socket: SocketName) -> Lever {
+        match self {
+            Self::Destroy => Lever::DestroySocket { socket },
+            Self::Disconnect => Lever::DisconnectSocket { socket },
+        }
+    }
+}
+
 /// What the pursuit must know of the world around its pull.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Circumstances {
@@ -68,6 +93,8 @@ pub(crate) struct Circumstances {
     pub(crate) probes: bool,
     /// The pull has no transfer of its own at present.
     pub(crate) waits: bool,
+    /// The last look is fresh enough to act on.
+    pub(crate) fresh: bool,
 }
 
 /// What the pursuit wants next.
@@ -75,14 +102,10 @@ pub(crate) struct Circumstances {
 pub(crate) enum Wish {
     /// Pull this lever, on this evidence; then call [`Pursuit::started`].
     Lever { lever: Lever, evidence: Vec<Evidence> },
-    /// Report that nothing can be closed. Said once.
-    Unreachable { why: &'static str },
+    /// Report that the pull was not stopped.
+    NotStopped { why: &'static str },
     /// Look again by then; list the sockets too where the probes are silent.
     LookBy { at: Time, sockets: bool },
-    /// Nothing before this time.
-    Wait { until: Time },
-    /// Nothing until a lever comes back.
-    Nothing,
 }
 
 impl Pursuit {
@@ -94,12 +117,22 @@ impl Pursuit {
         targets: &[Target],
         circumstances: Circumstances,
     ) -> Wish {
+        if std::mem::take(&mut self.given_out) {
+            self.reported = true;
+            return Wish::NotStopped { why: EVERY_LEVER };
+        }
+        let look_by = |at| Wish::LookBy { at, sockets: false };
         match self.step {
-            Step::InFlight(_) => return Wish::Nothing,
-            Step::Resting { until } if now < until => return Wish::Wait { until },
+            Step::InFlight { since, .. } => {
+                if !self.reported && now.since(since) >= LEVER_LOST_AFTER {
+                    self.reported = true;
+                    return Wish::NotStopped { why: LEVER_LOST };
+                }
+                return look_by(now.after(LOOK_LONGEST));
+            }
+            Step::Resting { until } if now < until => return look_by(now.after(LOOK_LONGEST).min(until)),
             Step::Verifying { until } if now < until => {
-                let at = now.after(self.look_pause).min(until);
-                return Wish::LookBy { at, sockets: false };
+                return look_by(now.after(self.look_pause).min(until));
             }
             Step::Resting { .. } | Step::Verifying { .. } => {
                 self.step = Step::Hunting;
@@ -107,48 +140,55 @@ impl Pursuit {
             }
             Step::Hunting => {}
         }
+        self.hunt(now, verdict, targets, circumstances)
+    }
+
+    fn hunt(&mut self, now: Time, verdict: &Verdict, targets: &[Target], around: Circumstances) -> Wish {
         let since = *self.hunting_since.get_or_insert(now);
-        match self.choose(verdict, targets, circumstances.can_destroy) {
-            Some((means, target, evidence)) => {
-                let socket = target.feed.socket;
-                self.tried.insert((socket.cookie, means));
-                let lever = match means {
-                    Means::Destroy => Lever::DestroySocket { socket },
-                    Means::Disconnect => Lever::DisconnectSocket { socket },
+        let hunted = now.since(since);
+        let mut choice = self.choose(verdict, targets, around.can_destroy);
+        if choice.is_none() && self.reported && hunted >= VERIFY_WITHIN {
+            // Every socket was tried by every means, and yet one of them still feeds: start over.
+            self.tried.clear();
+            choice = self.choose(verdict, targets, around.can_destroy);
+        }
+        match choice {
+            Some(_) if !around.fresh => {
+                return Wish::LookBy {
+                    at: now,
+                    sockets: false,
                 };
-                Wish::Lever { lever, evidence }
             }
-            None if !self.reported && now.since(since) >= REPORT_UNREACHABLE_AFTER => {
-                self.reported = true;
-                Wish::Unreachable {
-                    why: obstacle(targets, circumstances.waits),
-                }
-            }
-            None => {
-                if !targets.is_empty() && now.since(since) >= VERIFY_WITHIN {
-                    // Every socket was tried by every means, and yet one of them still feeds: start over.
-                    self.tried.clear();
-                }
-                let pause = if self.reported {
-                    LOOK_LONGEST
-                } else {
-                    LOOK_FOR_TARGET
-                };
-                let silent = !circumstances.probes || now.since(since) >= VERIFY_WITHIN;
-                Wish::LookBy {
-                    at: now.after(pause),
-                    sockets: targets.is_empty() && !circumstances.waits && silent,
-                }
-            }
+            Some((lever, evidence)) => return Wish::Lever { lever, evidence },
+            None => {}
+        }
+        if !self.reported && hunted >= REPORT_UNREACHABLE_AFTER {
+            self.reported = true;
+            self.tried.clear();
+            return Wish::NotStopped {
+                why: obstacle(targets, around.waits),
+            };
+        }
+        let pause = if targets.iter().any(|target| !target.confirmed) {
+            LOOK_FIRST
+        } else if self.reported {
+            LOOK_LONGEST
+        } else {
+            LOOK_FOR_TARGET
+        };
+        let silent = !around.probes || hunted >= VERIFY_WITHIN;
+        Wish::LookBy {
+            at: now.after(pause),
+            sockets: targets.is_empty() && !around.waits && silent,
         }
     }
 
-    fn choose<'a>(
+    fn choose(
         &self,
         verdict: &Verdict,
-        targets: &'a [Target],
+        targets: &[Target],
         can_destroy: bool,
-    ) -> Option<(Means, &'a Target, Vec<Evidence>)> {
+    ) -> Option<(Lever, Vec<Evidence>)> {
         let means: &[Means] = if can_destroy {
             &[Means::Destroy, Means::Disconnect]
         } else {
@@ -157,27 +197,57 @@ impl Pursuit {
         means.iter().find_map(|means| {
             targets
                 .iter()
-                .filter(|t| !self.tried.contains(&(t.feed.socket.cookie, *means)))
+                .filter(|target| target.confirmed)
+                .filter(|target| !self.tried.contains(&(target.feed.socket.cookie, *means)))
                 .find_map(|target| {
                     let mut evidence = verdict.evidence.clone();
                     evidence.push(target.evidence());
-                    suffices(verdict.reason, &evidence).then_some((*means, target, evidence))
+                    let lever = means.lever(target.feed.socket);
+                    suffices(verdict.reason, &evidence).then_some((lever, evidence))
                 })
         })
     }
 
     /// The lever that was wished for is on its way.
-    pub(crate) fn started(&mut self, now: Time, attempt: AttemptId, evidence: Vec<Evidence>) {
-        self.acted_on = evidence;
-        self.step = Step::InFlight(attempt);
+    pub(crate) fn started(&mut self, now: Time, attempt: AttemptId, lever: &Lever, acted: Acted) {
+        let (means, socket) = match lever {
+            Lever::DestroySocket { socket } => (Means::Destroy, socket),
+            Lever::DisconnectSocket { socket } => (Means::Disconnect, socket),
+            Lever::DestroyAll { .. } | Lever::AbortIngest { .. } | Lever::RemoveSnapshot { .. } => return,
+        };
+        self.tried.insert((socket.cookie, means));
+        self.acted = Some(acted);
+        self.step = Step::InFlight {
+            attempt,
+            cookie: socket.cookie,
+            means,
+            since: now,
+        };
         self.attempts = self.attempts.saturating_add(1);
         self.first.get_or_insert(now);
     }
 
-    /// The lever came back.
-    pub(crate) fn came_back(&mut self, now: Time, attempt: AttemptId, outcome: &LeverOutcome) {
-        if self.step != Step::InFlight(attempt) {
-            return;
+    /// The lever that is being pulled.
+    pub(crate) const fn in_flight(&self) -> Option<AttemptId> {
+        match self.step {
+            Step::InFlight { attempt, .. } => Some(attempt),
+            Step::Hunting | Step::Verifying { .. } | Step::Resting { .. } => None,
+        }
+    }
+
+    /// The lever came back. Tells whether it said that this kernel cannot destroy sockets.
+    pub(crate) fn came_back(&mut self, now: Time, attempt: AttemptId, outcome: &LeverOutcome) -> bool {
+        let Step::InFlight {
+            attempt: ours,
+            cookie,
+            means,
+            ..
+        } = self.step
+        else {
+            return false;
+        };
+        if ours != attempt {
+            return false;
         }
         self.look_pause = LOOK_FIRST;
         self.step = match outcome {
@@ -192,14 +262,27 @@ impl Pursuit {
                 until: now.after(RETRY_AFTER),
             },
         };
-        if self.attempts >= MAX_ATTEMPTS && self.attempts.is_multiple_of(MAX_ATTEMPTS) {
+        if matches!(outcome, LeverOutcome::IntentNotWritten { .. }) {
+            // Nothing was tried.
+            self.tried.retain(|(tried, _)| *tried != cookie);
+        }
+        if matches!(
+            outcome,
+            LeverOutcome::AlreadyGone | LeverOutcome::NotAsExpected { .. }
+        ) {
+            // No other means will find what this one did not.
+            self.tried
+                .extend([(cookie, Means::Destroy), (cookie, Means::Disconnect)]);
+        }
+        if self.attempts >= MAX_ATTEMPTS {
             self.step = Step::Resting {
                 until: now.after(STUBBORN_PAUSE),
             };
             self.tried.clear();
-            self.reported = false;
+            self.given_out = self.attempts.is_multiple_of(MAX_ATTEMPTS);
         }
         self.hunting_since = Some(now);
+        means == Means::Destroy && matches!(outcome, LeverOutcome::Unsupported { .. })
     }
 
     /// A look came and the lease was still there: the next one comes later.
@@ -207,23 +290,34 @@ impl Pursuit {
         self.look_pause = self.look_pause.saturating_mul(2).clamp(LOOK_FIRST, LOOK_LONGEST);
     }
 
+    /// Sources were gone: time without them is no time of the hunt.
+    pub(crate) fn interrupted(&mut self) {
+        self.hunting_since = None;
+    }
+
     /// The verdict was withdrawn or changed its mode: nothing of the old one is remembered but the count.
     pub(crate) fn reset(&mut self) {
-        if !matches!(self.step, Step::InFlight(_)) {
+        if self.in_flight().is_none() {
             self.step = Step::Hunting;
             self.hunting_since = None;
             self.tried.clear();
         }
         self.reported = false;
+        self.given_out = false;
     }
 }
 
+const EVERY_LEVER: &str = "levers were pulled again and again, and its lease is still there";
+const LEVER_LOST: &str = "a lever was pulled and has not come back";
+
 fn obstacle(targets: &[Target], waits: bool) -> &'static str {
-    if !targets.is_empty() {
-        "its sockets were closed, or the evidence for them comes from one source only"
+    if targets.iter().any(|target| target.confirmed) {
+        "its sockets were closed, and its lease is still there"
+    } else if !targets.is_empty() {
+        "containerd does not answer whose ingest its sockets feed"
     } else if waits {
         "it has no transfer of its own: it waits for a layer that another pull fetches, for a free download slot, or it unpacks"
     } else {
-        "no socket could be tied to its ingests"
+        "no socket could be tied to its ingests, or the ingest is not its alone"
     }
 }

@@ -24,6 +24,11 @@ pub(crate) struct Questions {
 }
 
 impl Questions {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Lets a question wait; `false` if too many do already, or this id does.
     pub(crate) fn wait(&mut self, request: RequestId, what: Waiting, now: Time) -> bool {
         if self.waiting.len() >= MAX_QUESTIONS || self.waiting.contains_key(&request) {
@@ -33,30 +38,29 @@ impl Questions {
         true
     }
 
-    /// Changes what a question waits for.
-    pub(crate) fn now_waits_for(&mut self, request: RequestId, what: Waiting) {
-        if let Some((waiting, _)) = self.waiting.get_mut(&request) {
-            *waiting = what;
-        }
-    }
-
     /// Takes the questions out that wait for this.
-    pub(crate) fn take(&mut self, matches: impl Fn(&Waiting) -> bool) -> Vec<(RequestId, Waiting)> {
+    pub(crate) fn take(&mut self, matches: impl Fn(&Waiting) -> bool) -> Vec<RequestId> {
         self.waiting
             .extract_if(.., |_, (waiting, _)| matches(waiting))
-            .map(|(request, (waiting, _))| (request, waiting))
+            .map(|(request, _)| request)
             .collect()
     }
 
-    /// The questions that wait for a listing of sockets.
-    pub(crate) fn for_listing(&self) -> Vec<(RequestId, String)> {
-        self.waiting
-            .iter()
-            .filter_map(|(request, (waiting, _))| match waiting {
-                Waiting::Listing { actor } => Some((*request, actor.clone())),
-                Waiting::End(_) | Waiting::Lever(_) => None,
-            })
-            .collect()
+    /// Who waits for a listing of sockets.
+    pub(crate) fn want_listing(&self) -> impl Iterator<Item = &str> {
+        self.waiting.values().filter_map(|(waiting, _)| match waiting {
+            Waiting::Listing { actor } => Some(actor.as_str()),
+            Waiting::End(_) | Waiting::Lever(_) => None,
+        })
+    }
+
+    /// Whoever waited for a listing waits for this lever now.
+    pub(crate) fn listing_led_to(&mut self, attempt: AttemptId) {
+        for (waiting, _) in self.waiting.values_mut() {
+            if matches!(waiting, Waiting::Listing { .. }) {
+                *waiting = Waiting::Lever(attempt);
+            }
+        }
     }
 
     /// Takes out the questions whose patience is over.

@@ -1,0 +1,122 @@
+//! What people ask, and how they are answered.
+
+use super::Engine;
+use crate::action::{Action, Answer, Effects, Lever, LeverOutcome};
+use crate::audit::{AuditRecord, Entry};
+use crate::event::{Question, SocketStat};
+use crate::evidence::{Evidence, Reason};
+use crate::flights::Flight;
+use crate::ids::{AttemptId, RequestId};
+use crate::questions::Waiting;
+use crate::time::Time;
+
+/// People that the record of a panic names.
+const MAX_ACTORS: usize = 16;
+
+impl Engine {
+    pub(super) fn asked(&mut self, now: Time, request: RequestId, question: Question, fx: &mut Effects) {
+        let mut answer = |answer| fx.push(Action::Answer { request, answer });
+        match question {
+            Question::Pulls { ended } => {
+                let report = self.report(ended);
+                answer(Answer::Pulls { report });
+            }
+            Question::Abort { pull, actor } => {
+                let Some(pull) = self.pulls.values_mut().find(|one| one.id == pull) else {
+                    answer(Answer::NoSuchPull);
+                    return;
+                };
+                if self.questions.wait(request, Waiting::End(pull.id), now) {
+                    pull.asked.get_or_insert(actor);
+                    pull.changed = true;
+                } else {
+                    answer(Answer::Busy);
+                }
+            }
+            Question::Panic { actor } => {
+                if self.questions.wait(request, Waiting::Listing { actor }, now) {
+                    self.agenda.list_by(now);
+                } else {
+                    answer(Answer::Busy);
+                }
+            }
+        }
+    }
+
+    /// The sockets were listed: whoever pressed the panic button gets one lever for all of them.
+    pub(super) fn panic_listed(&mut self, sockets: &[SocketStat], fx: &mut Effects) {
+        let mut actors: Vec<&str> = self.questions.want_listing().collect();
+        if actors.is_empty() {
+            return;
+        }
+        actors.sort_unstable();
+        actors.dedup();
+        let sockets: Vec<_> = sockets
+            .iter()
+            .filter(|stat| stat.established)
+            .map(|stat| stat.socket)
+            .collect();
+        if sockets.is_empty() {
+            for request in self
+                .questions
+                .take(|waiting| matches!(waiting, Waiting::Listing { .. }))
+            {
+                let answer = Answer::Closed { count: 0 };
+                fx.push(Action::Answer { request, answer });
+            }
+            return;
+        }
+        let asked = actors.into_iter().take(MAX_ACTORS).map(|actor| Evidence::Asked {
+            actor: actor.to_owned(),
+        });
+        let count = u64::try_from(sockets.len()).unwrap_or(u64::MAX);
+        let evidence = asked.chain([Evidence::SocketsOpen { count }]).collect();
+        let attempt = self.start_flight(Flight::Panic, fx);
+        self.questions.listing_led_to(attempt);
+        let lever = Lever::DestroyAll { sockets };
+        let intent = AuditRecord {
+            pull: None,
+            policy: self.policy.revision.clone(),
+            entry: Entry::Intent {
+                attempt,
+                reason: Reason::Operator,
+                rule: None,
+                lever: lever.code().to_owned(),
+                socket: None,
+                evidence,
+            },
+        };
+        fx.push(Action::PullLever {
+            attempt,
+            lever,
+            intent,
+        });
+    }
+
+    /// The sockets cannot be listed.
+    pub(super) fn panic_failed(&mut self, why: &str, fx: &mut Effects) {
+        for request in self
+            .questions
+            .take(|waiting| matches!(waiting, Waiting::Listing { .. }))
+        {
+            let answer = Answer::Failed { why: why.to_owned() };
+            fx.push(Action::Answer { request, answer });
+        }
+    }
+
+    /// The panic button's lever came back; who has lost patience meanwhile has had an answer.
+    pub(super) fn panic_done(&mut self, attempt: AttemptId, outcome: &LeverOutcome, fx: &mut Effects) {
+        let answer = match outcome {
+            LeverOutcome::Done { count } => Answer::Closed { count: *count },
+            LeverOutcome::AlreadyGone => Answer::Closed { count: 0 },
+            LeverOutcome::NotAsExpected { what: why }
+            | LeverOutcome::Unsupported { why }
+            | LeverOutcome::Failed { why }
+            | LeverOutcome::IntentNotWritten { why } => Answer::Failed { why: why.clone() },
+        };
+        for request in self.questions.take(|waiting| *waiting == Waiting::Lever(attempt)) {
+            let answer = answer.clone();
+            fx.push(Action::Answer { request, answer });
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What containerd shows: pulls that begin and end, what they declare, and what ended ones leave behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Engine;
+use crate::action::{Action, Answer, Effects};
+use crate::aftermath::{Aftermath, Scene, Step};
+use crate::audit::Entry;
+use crate::bounds::{LOOK_FIRST, MAX_AFTERMATHS, MAX_ENDED, MAX_PULLS};
+use crate::event::{IngestView, View};
+use crate::evidence::Source;
+use crate::ids::{Digest, IngestRef, LeaseKey, PullId};
+use crate::manifest::Manifest;
+use crate::pull::Pull;
+use crate::questions::Waiting;
+use crate::time::Time;
+
+impl Engine {
+    pub(super) fn looked(&mut self, now: Time, view: &View, fx: &mut Effects) {
+        if !self.is_up(Source::Containerd) {
+            return;
+        }
+        self.agenda.looked(view.extracts.is_some());
+        self.pulls_seen(now, view, fx);
+        for dir in self.picture.taken(now, view) {
+            self.ties.given_up(dir);
+        }
+        let picture = &self.picture;
+        let is_held = |dir| picture.ingest(dir).is_some_and(|held| !held.leases.is_empty());
+        self.ties.looked(&picture.offsets(), is_held);
+        if self.ties.awaits_look() {
+            self.agenda.look_by(now.after(LOOK_FIRST));
+        }
+        self.suspect_overruns(now);
+        self.seek_strangers(now);
+        // The verdicts of this look count for the question who goes on with an ended pull's ingests.
+        self.judge_changed();
+        self.leftovers_seen(now, view, fx);
+    }
+
+    fn pulls_seen(&mut self, now: Time, view: &View, fx: &mut Effects) {
+        let present: BTreeSet<&LeaseKey> = view.leases.iter().map(|lease| &lease.key).collect();
+        // First the ended ones, to make room.
+        let gone: Vec<LeaseKey> = self
+            .pulls
+            .keys()
+            .filter(|key| !present.contains(key))
+            .cloned()
+            .collect();
+        for key in gone {
+            self.ended(now, &key, fx);
+        }
+        let mut ingests: BTreeMap<_, BTreeMap<&IngestRef, &IngestView>> = BTreeMap::new();
+        for ingest in &view.ingests {
+            let of_namespace = ingests.entry(&ingest.key.namespace).or_default();
+            of_namespace.insert(&ingest.key.reference, ingest);
+        }
+        let none = BTreeMap::new();
+        // The source cuts the list at the same bound, so a full one may stand for a longer one.
+        let mut too_many = view.leases.len() >= MAX_PULLS;
+        for lease in &view.leases {
+            if !self.pulls.contains_key(&lease.key) {
+                if self.pulls.len() >= MAX_PULLS {
+                    too_many = true;
+                    continue;
+                }
+                self.pulls_counted = self.pulls_counted.saturating_add(1);
+                let pull = Pull::new(PullId(self.pulls_counted), lease.key.clone(), now);
+                self.pulls.insert(lease.key.clone(), pull);
+            }
+            if let Some(pull) = self.pulls.get_mut(&lease.key) {
+                pull.seen(lease, ingests.get(&lease.key.namespace).unwrap_or(&none));
+                pull.pursuit.still_there();
+            }
+        }
+        if too_many && !self.said.too_many_leases {
+            let what = format!("pulls beyond the first {MAX_PULLS} in flight are not watched");
+            self.forgotten(fx, None, &what);
+        }
+        self.said.too_many_leases = too_many;
+    }
+
+    fn ended(&mut self, now: Time, key: &LeaseKey, fx: &mut Effects) {
+        let Some(pull) = self.pulls.remove(key) else {
+            return;
+        };
+        if self.ended.len() >= MAX_ENDED {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(self.report_of(&pull, Some(now)));
+        for request in self.questions.take(|waiting| *waiting == Waiting::End(pull.id)) {
+            fx.push(Action::Answer {
+                request,
+                answer: Answer::Ended,
+            });
+        }
+        let acted = pull.pursuit.acted.clone();
+        let pursued = pull.verdict.as_ref().filter(|_| pull.is_pursued());
+        let reason = acted.as_ref().map(|acted| acted.reason);
+        let Some(reason) = reason.or(pursued.map(|verdict| verdict.reason)) else {
+            return;
+        };
+        let facts = pull.facts();
+        let took = pull.pursuit.first.map(|first| now.since(first).as_micros());
+        let entry = Entry::Ended {
+            reason,
+            attempts: pull.pursuit.attempts,
+            took_micros: took.map(|took| u64::try_from(took).unwrap_or(u64::MAX)),
+        };
+        self.record(fx, Some(facts.clone()), entry);
+        let Some(acted) = acted else { return };
+        if self.aftermaths.len() >= MAX_AFTERMATHS
+            && let Some((_, oldest)) = self.aftermaths.pop_first()
+        {
+            let what = "too many ended pulls at once: the leftovers of this one are not watched";
+            self.forgotten(fx, Some(oldest.facts), what);
+        }
+        let in_flight = pull.pursuit.in_flight();
+        let ingests = pull.ingests.into_keys().collect();
+        let mut aftermath = Aftermath::new(facts, acted, now, ingests, pull.snapshots, in_flight);
+        aftermath.policy_loaded(&self.policy);
+        self.aftermaths.insert(pull.id, aftermath);
+        self.agenda.look_for_leftovers_by(now.after(LOOK_FIRST));
+    }
+
+    fn leftovers_seen(&mut self, now: Time, view: &View, fx: &mut Effects) {
+        if self.aftermaths.is_empty() {
+            return;
+        }
+        let scene = Scene::of(view);
+        let pulls = &self.pulls;
+        let pull_of = |lease: &LeaseKey| pulls.get(lease).map(|pull| (pull.id, pull.is_pursued()));
+        let mut wishes = Vec::new();
+        for (id, aftermath) in &mut self.aftermaths {
+            let steps = aftermath.looked(now, &scene, pull_of);
+            wishes.extend(steps.into_iter().map(|step| (*id, step)));
+        }
+        for (id, step) in wishes {
+            match step {
+                Step::Record(entry) => {
+                    let facts = self.aftermaths.get(&id).map(|aftermath| aftermath.facts.clone());
+                    self.record(fx, facts, entry);
+                }
+                Step::Lever(lever) => self.clean_up(id, lever, fx),
+                Step::Over => {
+                    self.aftermaths.remove(&id);
+                }
+            }
+        }
+    }
+
+    pub(super) fn manifest_read(&mut self, lease: &LeaseKey, manifest: Manifest, fx: &mut Effects) {
+        let Some(pull) = self.pulls.get_mut(lease) else {
+            return;
+        };
+        if !pull.learn(manifest) {
+            let facts = pull.facts();
+            let what = "a manifest: too many, or with too many layers, for one pull";
+            self.forgotten(fx, Some(facts), what);
+        }
+    }
+
+    pub(super) fn manifest_unreadable(
+        &mut self,
+        lease: &LeaseKey,
+        digest: &Digest,
+        problem: &str,
+        fx: &mut Effects,
+    ) {
+        if let Some(pull) = self.pulls.get(lease) {
+            let problem = format!("{digest}: {problem}");
+            self.record(fx, Some(pull.facts()), Entry::ManifestUnreadable { problem });
+        }
+    }
+}

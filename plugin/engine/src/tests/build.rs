@@ -1,0 +1,180 @@
+//! Short names for the things that tests talk about.
+
+use std::net::SocketAddr;
+
+use crate::event::{Feed, IngestView, LeaseView, SocketStat};
+use crate::evidence::TieMethod;
+use crate::ids::{
+    ContainerdNamespace, Cookie, Digest, IngestDir, IngestKey, IngestRef, LeaseId, LeaseKey, RepositoryName,
+    SnapshotKey, SnapshotName, SnapshotterName, SocketName,
+};
+use crate::manifest::{Layer, Manifest, ManifestBody};
+use crate::policy::{Limits, Mode, Pattern, Policy, Rule, RuleVerdict};
+
+pub(super) const KIB: u64 = 1 << 10;
+pub(super) const MIB: u64 = 1 << 20;
+pub(super) const GIB: u64 = 1 << 30;
+
+pub(super) fn digest(n: u64) -> Digest {
+    Digest::parse(&format!("sha256:{n:064x}")).unwrap()
+}
+
+pub(super) fn namespace(name: &str) -> ContainerdNamespace {
+    ContainerdNamespace::new(name).unwrap()
+}
+
+pub(super) fn lease_key(name: &str, id: &str) -> LeaseKey {
+    LeaseKey {
+        namespace: namespace(name),
+        id: LeaseId::new(id).unwrap(),
+    }
+}
+
+pub(super) fn ingest_ref(layer: u64) -> IngestRef {
+    IngestRef::new(format!("layer-{}", digest(layer))).unwrap()
+}
+
+pub(super) fn ingest_key(name: &str, layer: u64) -> IngestKey {
+    IngestKey {
+        namespace: namespace(name),
+        reference: ingest_ref(layer),
+    }
+}
+
+/// As in containerd, the directory follows from namespace and reference, and so is the same for every generation.
+pub(super) fn ingest_dir(name: &str, layer: u64) -> IngestDir {
+    let mut hash = [0; 32];
+    for (place, byte) in hash.iter_mut().zip(name.bytes()) {
+        *place = byte;
+    }
+    hash[24..].copy_from_slice(&layer.to_be_bytes());
+    IngestDir::from_hash(hash)
+}
+
+pub(super) fn snapshot(name: &str, key: &str) -> SnapshotName {
+    SnapshotName {
+        namespace: namespace(name),
+        snapshotter: SnapshotterName::new("overlayfs").unwrap(),
+        key: SnapshotKey::new(key).unwrap(),
+    }
+}
+
+pub(super) fn repository(name: &str) -> RepositoryName {
+    RepositoryName::new(name).unwrap()
+}
+
+pub(super) fn socket(cookie: u64) -> SocketName {
+    let port = u16::try_from(10_000 + cookie % 50_000).unwrap();
+    SocketName {
+        cookie: Cookie(cookie),
+        local: SocketAddr::from(([127, 0, 0, 1], port)),
+        remote: SocketAddr::from(([127, 0, 0, 1], 5000)),
+    }
+}
+
+pub(super) fn feed(cookie: u64, dir: IngestDir, bytes: u64) -> Feed {
+    Feed {
+        socket: socket(cookie),
+        dir,
+        method: TieMethod::Goroutine,
+        bytes,
+    }
+}
+
+pub(super) fn stat(cookie: u64, received: u64) -> SocketStat {
+    SocketStat {
+        socket: socket(cookie),
+        established: true,
+        received,
+        unread: 0,
+    }
+}
+
+pub(super) fn image(document: u64, layers: &[(u64, u64)], repositories: &[&str]) -> Manifest {
+    Manifest {
+        digest: digest(document),
+        body: ManifestBody::Image {
+            config: digest(document + 1_000_000),
+            layers: layers
+                .iter()
+                .map(|(layer, size)| Layer {
+                    digest: digest(*layer),
+                    size: *size,
+                })
+                .collect(),
+        },
+        repositories: repositories.iter().map(|name| repository(name)).collect(),
+    }
+}
+
+pub(super) fn index(document: u64, manifests: &[u64]) -> Manifest {
+    Manifest {
+        digest: digest(document),
+        body: ManifestBody::Index {
+            manifests: manifests.iter().map(|one| digest(*one)).collect(),
+        },
+        repositories: Vec::new(),
+    }
+}
+
+pub(super) fn lease_view(key: LeaseKey, ingests: &[u64]) -> LeaseView {
+    LeaseView {
+        key,
+        content: Vec::new(),
+        ingests: ingests.iter().map(|layer| ingest_ref(*layer)).collect(),
+        snapshots: Vec::new(),
+    }
+}
+
+pub(super) fn ingest_view(name: &str, layer: u64, offset: u64, total: u64) -> IngestView {
+    IngestView {
+        key: ingest_key(name, layer),
+        dir: ingest_dir(name, layer),
+        digest: Some(digest(layer)),
+        offset,
+        total,
+    }
+}
+
+pub(super) fn limits(image: Option<u64>, layer: Option<u64>, overrun: Option<u64>) -> Limits {
+    Limits {
+        image,
+        layer,
+        overrun,
+    }
+}
+
+pub(super) fn limit(mode: Mode, image: u64) -> RuleVerdict {
+    RuleVerdict::Limit {
+        mode,
+        limits: limits(Some(image), None, Some(0)),
+    }
+}
+
+pub(super) fn policy(fallback: RuleVerdict) -> Policy {
+    Policy {
+        revision: "test".to_owned(),
+        rules: Vec::new(),
+        fallback,
+    }
+}
+
+pub(super) fn rule(name: &str, namespaces: &[&str], images: &[&str], verdict: RuleVerdict) -> Rule {
+    let patterns = |texts: &[&str]| texts.iter().map(|text| Pattern::new(text)).collect();
+    Rule {
+        name: name.to_owned(),
+        namespaces: patterns(namespaces),
+        images: patterns(images),
+        verdict,
+    }
+}
+
+/// Stops what is larger than `image`, and what overruns its manifest.
+pub(super) fn enforce(image: u64) -> Policy {
+    policy(limit(Mode::Enforce, image))
+}
+
+/// The same, but only reports.
+pub(super) fn observe(image: u64) -> Policy {
+    policy(limit(Mode::Observe, image))
+}

@@ -1,0 +1,271 @@
+//! What must hold of a lever in the moment in which it is pulled.
+
+use std::collections::BTreeSet;
+
+use super::{Broken, Checker, Condemned, Gone, Invariant, closes_sockets};
+use crate::action::Lever;
+use crate::audit::{AuditRecord, Entry, PullFacts};
+use crate::bounds::CLEANUP_GRACE;
+use crate::event::{Question, View};
+use crate::evidence::{Evidence, Reason, Source};
+use crate::ids::{AttemptId, IngestKey, SnapshotName, SocketName};
+
+impl Checker {
+    pub(super) fn lever(
+        &mut self,
+        attempt: AttemptId,
+        lever: &Lever,
+        intent: &AuditRecord,
+    ) -> Result<(), Broken> {
+        let Entry::Intent {
+            attempt: named,
+            reason,
+            lever: code,
+            socket,
+            evidence,
+            ..
+        } = &intent.entry
+        else {
+            return self.ensure(false, Invariant::TwoSources, || {
+                format!("{lever:?} without an intent: {intent:?}")
+            });
+        };
+        self.ensure(
+            *named == attempt && code == lever.code(),
+            Invariant::TwoSources,
+            || format!("the intent {intent:?} is not of {attempt}, {lever:?}"),
+        )?;
+        match lever {
+            Lever::DestroySocket { socket: target } | Lever::DisconnectSocket { socket: target } => {
+                self.ensure(*socket == Some(*target), Invariant::TwoSources, || {
+                    format!("the intent names {socket:?}, the lever {target}")
+                })?;
+                self.pull_lever(*target, *reason, evidence, intent.pull.as_ref())
+            }
+            Lever::DestroyAll { sockets } => self.panic_lever(sockets, *reason, evidence),
+            Lever::AbortIngest { .. } | Lever::RemoveSnapshot { .. } => {
+                self.leftover(lever, evidence, intent.pull.as_ref())
+            }
+        }
+    }
+
+    fn pull_lever(
+        &mut self,
+        target: SocketName,
+        reason: Reason,
+        evidence: &[Evidence],
+        facts: Option<&PullFacts>,
+    ) -> Result<(), Broken> {
+        let (facts, lease) = match facts {
+            Some(facts) => (facts, &facts.lease),
+            None => return self.ensure(false, Invariant::RightPull, || "a lever for no pull".to_owned()),
+        };
+        let seen = self.leases.get(lease).filter(|seen| seen.id == Some(facts.id));
+        self.ensure(
+            seen.is_some() && !self.gone.contains_key(&facts.id),
+            Invariant::RightPull,
+            || format!("the last look does not show {} ({lease})", facts.id),
+        )?;
+        self.ensure(
+            self.up.contains(&Source::Containerd) && self.fresh,
+            Invariant::LossIsHarmless,
+            || format!("a lever for {lease}, and containerd was not seen since it is up"),
+        )?;
+        self.agree(reason, evidence)?;
+        for piece in evidence {
+            self.ensure(self.is_true(lease, piece), Invariant::TwoSources, || {
+                format!("nobody said of {lease}: {piece:?}")
+            })?;
+            self.ensure(
+                piece.source() == Source::Operator || self.up.contains(&piece.source()),
+                Invariant::LossIsHarmless,
+                || format!("{piece:?} comes from a source that is down"),
+            )?;
+        }
+        self.ensure(
+            evidence.iter().any(|piece| piece.cookie() == Some(target.cookie)),
+            Invariant::TwoSources,
+            || format!("nothing ties {target} to {lease}"),
+        )?;
+        let shared: Vec<_> = self
+            .owners
+            .iter()
+            .filter(|(dir, _)| {
+                self.feeds
+                    .get(&target.cookie)
+                    .is_some_and(|(feed, _)| feed.dir == **dir)
+            })
+            .flat_map(|(_, owners)| owners)
+            .filter(|owner| !self.must_stop(owner))
+            .collect();
+        self.ensure(shared.is_empty(), Invariant::RightPull, || {
+            format!("{target} may as well be of {shared:?}")
+        })?;
+        let asked = seen.is_some_and(|seen| !seen.asked.is_empty());
+        let allowed = match reason {
+            Reason::Operator => asked,
+            Reason::ImageTooLarge | Reason::LayerTooLarge | Reason::LayerOverrunsManifest => {
+                self.by_policy(lease) == Condemned::Enforced
+            }
+        };
+        self.ensure(allowed, Invariant::ObserveOnlyLooks, || {
+            format!(
+                "a lever for {lease}, and the policy says {:?}",
+                self.by_policy(lease)
+            )
+        })?;
+        self.alone(facts)?;
+        if let Some(seen) = self.leases.get_mut(lease) {
+            seen.acted_on = evidence.to_vec();
+        }
+        self.sign(facts);
+        Ok(())
+    }
+
+    fn alone(&self, facts: &PullFacts) -> Result<(), Broken> {
+        let others: Vec<_> = self
+            .in_flight
+            .iter()
+            .filter(|(_, pull)| **pull == Some(facts.id))
+            .map(|(attempt, _)| attempt)
+            .collect();
+        self.ensure(others.is_empty(), Invariant::OneLever, || {
+            format!("{} has a lever in flight already: {others:?}", facts.id)
+        })
+    }
+
+    /// Two sources that count for this reason.
+    fn agree(&self, reason: Reason, evidence: &[Evidence]) -> Result<(), Broken> {
+        let said: BTreeSet<Source> = evidence.iter().map(Evidence::source).collect();
+        let kernel = said.contains(&Source::Probes) || said.contains(&Source::SocketTable);
+        let containerd = said.contains(&Source::Containerd);
+        let enough = match reason {
+            Reason::Operator => said.contains(&Source::Operator) && (kernel || containerd),
+            Reason::ImageTooLarge | Reason::LayerTooLarge | Reason::LayerOverrunsManifest => {
+                kernel && containerd
+            }
+        };
+        self.ensure(enough, Invariant::TwoSources, || {
+            format!("{reason} on the word of {said:?}")
+        })
+    }
+
+    fn panic_lever(
+        &self,
+        sockets: &[SocketName],
+        reason: Reason,
+        evidence: &[Evidence],
+    ) -> Result<(), Broken> {
+        let open: Vec<SocketName> = self
+            .listed
+            .iter()
+            .flatten()
+            .filter(|stat| stat.established)
+            .map(|stat| stat.socket)
+            .collect();
+        self.ensure(
+            self.listed.is_some() && open == sockets,
+            Invariant::LossIsHarmless,
+            || format!("{sockets:?} are to be closed, {open:?} are listed"),
+        )?;
+        let actors: BTreeSet<&str> = self
+            .questions
+            .values()
+            .filter_map(|(question, _)| match question {
+                Question::Panic { actor } => Some(actor.as_str()),
+                Question::Abort { .. } | Question::Pulls { .. } => None,
+            })
+            .collect();
+        self.ensure(
+            reason == Reason::Operator && !actors.is_empty(),
+            Invariant::ObserveOnlyLooks,
+            || "nobody asked for all sockets to be closed".to_owned(),
+        )?;
+        self.agree(reason, evidence)?;
+        let true_words = evidence.iter().all(|piece| match piece {
+            Evidence::Asked { actor } => actors.contains(actor.as_str()),
+            Evidence::SocketsOpen { count } => usize::try_from(*count) == Ok(open.len()),
+            Evidence::DeclaredImage { .. }
+            | Evidence::DeclaredLayer { .. }
+            | Evidence::IngestOverrun { .. }
+            | Evidence::SocketFeeds { .. }
+            | Evidence::LeaseInFlight { .. } => false,
+        });
+        self.ensure(true_words, Invariant::TwoSources, || {
+            format!("nobody said {evidence:?}")
+        })
+    }
+
+    fn leftover(
+        &self,
+        lever: &Lever,
+        evidence: &[Evidence],
+        facts: Option<&PullFacts>,
+    ) -> Result<(), Broken> {
+        debug_assert!(!closes_sockets(lever));
+        let gone = facts.and_then(|facts| Some((facts, self.gone.get(&facts.id)?)));
+        let Some((facts, gone)) = gone else {
+            return self.ensure(false, Invariant::RightPull, || {
+                format!("{lever:?} for {facts:?}, which has not ended")
+            });
+        };
+        self.ensure(
+            self.up.contains(&Source::Containerd) && self.fresh,
+            Invariant::LossIsHarmless,
+            || format!("{lever:?}, and containerd was not seen since it is up"),
+        )?;
+        self.ensure(
+            !gone.seen.acted_on.is_empty() && gone.seen.acted_on == evidence,
+            Invariant::TwoSources,
+            || {
+                format!(
+                    "{lever:?} on {evidence:?}, the pull was stopped on {:?}",
+                    gone.seen.acted_on
+                )
+            },
+        )?;
+        self.ensure(
+            self.now.since(gone.at) >= CLEANUP_GRACE,
+            Invariant::RightPull,
+            || format!("{lever:?} only {:?} after the end", self.now.since(gone.at)),
+        )?;
+        let ours = match lever {
+            Lever::AbortIngest { ingest } => self.ingest_is_left(ingest, gone, facts),
+            Lever::RemoveSnapshot { snapshot } => self.snapshot_is_left(snapshot, gone),
+            Lever::DestroySocket { .. } | Lever::DisconnectSocket { .. } | Lever::DestroyAll { .. } => false,
+        };
+        self.ensure(ours, Invariant::RightPull, || {
+            format!("{lever:?} is no leftover of {}", facts.id)
+        })?;
+        self.alone(facts)
+    }
+
+    fn ingest_is_left(&self, ingest: &IngestKey, gone: &Gone, facts: &PullFacts) -> bool {
+        let held = |view: &View| {
+            view.leases.iter().any(|lease| {
+                lease.key.namespace == ingest.namespace && lease.ingests.contains(&ingest.reference)
+            })
+        };
+        let offset = |view: &View| {
+            view.ingests
+                .iter()
+                .find(|one| one.key == *ingest)
+                .map(|one| one.offset)
+        };
+        ingest.namespace == facts.lease.namespace
+            && gone.seen.ingests.contains_key(&ingest.reference)
+            && [&self.view, &self.view_before].iter().all(|view| !held(view))
+            && offset(&self.view).is_some()
+            && offset(&self.view) == offset(&self.view_before)
+    }
+
+    fn snapshot_is_left(&self, snapshot: &SnapshotName, gone: &Gone) -> bool {
+        gone.seen.snapshots.contains(snapshot)
+            && self.view.extracts.iter().flatten().any(|name| name == snapshot)
+            && !self
+                .view
+                .leases
+                .iter()
+                .any(|lease| lease.snapshots.contains(snapshot))
+    }
+}

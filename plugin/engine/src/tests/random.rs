@@ -1,0 +1,241 @@
+//! Random stories against the invariants of DESIGN.md §9, checked after every event.
+//!
+//! `MAGI_ENGINE_CASES` sets how many stories are told. A broken invariant is shrunk, and its trace is written as the
+//! JSON lines that `magi-node replay` reads.
+
+use std::cell::Cell;
+use std::io::Write;
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestError, TestRunner};
+
+use super::check::Broken;
+use super::world::{Outcome, Step, World};
+use crate::evidence::TieMethod;
+use crate::trace::{Line, replay};
+
+const CASES: u32 = 600;
+const STEPS: std::ops::Range<usize> = 400..1_800;
+/// Shorter stories that are tried when one breaks an invariant.
+const SHRINKS: u32 = 4_000;
+/// So many random events must be told in all.
+const EVENTS: u64 = 200_000;
+
+#[derive(Clone, Debug)]
+struct Story {
+    policy: u8,
+    cannot_destroy: bool,
+    all_up: bool,
+    steps: Vec<Step>,
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![
+        4 => Just(Outcome::Works),
+        4 => Just(Outcome::DoneInVain),
+        2 => Just(Outcome::AlreadyGone),
+        1 => Just(Outcome::NotAsExpected),
+        1 => Just(Outcome::Unsupported),
+        1 => Just(Outcome::Failed),
+        1 => Just(Outcome::IntentNotWritten),
+    ]
+}
+
+fn heard() -> impl Strategy<Value = Option<TieMethod>> {
+    prop_oneof![
+        3 => Just(None),
+        5 => Just(Some(TieMethod::Goroutine)),
+        1 => Just(Some(TieMethod::Thread)),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let small = 0..8_u8;
+    prop_oneof![
+        12 => (0..10_u8).prop_map(Step::Pass),
+        10 => prop_oneof![Just(0), any::<u16>()].prop_map(Step::TickAtWake),
+        2 => Just(Step::TickNow),
+        6 => (any::<u8>(), prop::bool::weighted(0.2)).prop_map(|(image, namespace)| Step::Begin { image, namespace }),
+        24 => (small.clone(), 0..2_u8, any::<u16>(), heard())
+            .prop_map(|(pull, layer, kib, heard)| Step::Advance { pull, layer, kib, heard }),
+        2 => (small.clone(), 0..2_u8).prop_map(|(pull, layer)| Step::Share { pull, layer }),
+        3 => (small.clone(), 0..2_u8).prop_map(|(pull, layer)| Step::Commit { pull, layer }),
+        3 => (small.clone(), any::<bool>()).prop_map(|(pull, leave)| Step::EndPull { pull, leave }),
+        2 => small.clone().prop_map(Step::CloseSocket),
+        1 => Just(Step::Collect),
+        3 => Just(Step::StartLook),
+        22 => Just(Step::EndLook),
+        2 => Just(Step::StartListing),
+        7 => Just(Step::EndListing),
+        12 => small.clone().prop_map(Step::Document),
+        24 => (1..6_u8).prop_map(Step::Records),
+        14 => (small.clone(), outcome()).prop_map(|(which, outcome)| Step::LeverBack { which, outcome }),
+        3 => (0..3_u8, prop::bool::weighted(0.7)).prop_map(|(which, up)| Step::Source { which, up }),
+        1 => Just(Step::RestartContainerd),
+        1 => Just(Step::TiesLost),
+        1 => any::<u8>().prop_map(Step::Policy),
+        2 => small.prop_map(Step::AskAbort),
+        1 => Just(Step::AskPanic),
+        2 => Just(Step::AskPulls),
+    ]
+}
+
+/// A few fair stretches, long enough to be held against the liveness rules, between many steps.
+fn story() -> impl Strategy<Value = Story> {
+    let stretch = (1..160_u8, outcome()).prop_map(|(tenths, levers)| Step::Behave { tenths, levers });
+    let part = (prop::collection::vec(step(), STEPS), stretch);
+    let steps = prop::collection::vec(part, 1..3).prop_map(|parts| {
+        parts
+            .into_iter()
+            .flat_map(|(steps, stretch)| steps.into_iter().chain([stretch]))
+            .collect()
+    });
+    (
+        any::<u8>(),
+        prop::bool::weighted(0.2),
+        prop::bool::weighted(0.8),
+        steps,
+    )
+        .prop_map(|(policy, cannot_destroy, all_up, steps)| Story {
+            policy,
+            cannot_destroy,
+            all_up,
+            steps,
+        })
+}
+
+/// Tells a story; the number of random events, or what broke.
+fn tell(story: &Story, world: &mut World) -> Result<u64, Broken> {
+    world.cannot_destroy = story.cannot_destroy;
+    world.load(usize::from(story.policy))?;
+    if story.all_up {
+        world.all_up()?;
+    }
+    let mut random = 0;
+    for step in &story.steps {
+        let before = world.trace.len();
+        world.step(step)?;
+        if !matches!(step, Step::Behave { .. }) {
+            random += u64::try_from(world.trace.len() - before).unwrap();
+        }
+    }
+    world.wind_down()?;
+    Ok(random)
+}
+
+/// The trace as JSON lines; and the same trace has the same effects, through JSON and back.
+fn written(trace: &[Line]) -> Vec<u8> {
+    let mut json = Vec::new();
+    for line in trace {
+        line.write_to(&mut json).unwrap();
+    }
+    json
+}
+
+fn replays(trace: &[Line]) -> Result<(), String> {
+    let json = written(trace);
+    let mut lines = 0;
+    for replayed in replay(&json[..]) {
+        let replayed = replayed.map_err(|error| format!("{error:?}"))?;
+        let original = &trace[lines];
+        if replayed.event != original.event || replayed.at != original.at {
+            return Err(format!(
+                "line {}: {:?} became {:?}",
+                replayed.line, original.event, replayed.event
+            ));
+        }
+        if let Some(difference) = replayed.difference {
+            return Err(format!(
+                "line {} has other effects: {difference:?}",
+                replayed.line
+            ));
+        }
+        lines += 1;
+    }
+    if lines == trace.len() {
+        Ok(())
+    } else {
+        Err("lines are missing".to_owned())
+    }
+}
+
+#[test]
+fn no_story_breaks_an_invariant() {
+    let cases = std::env::var("MAGI_ENGINE_CASES")
+        .ok()
+        .and_then(|cases| cases.parse().ok());
+    let config = Config {
+        cases: cases.unwrap_or(CASES),
+        failure_persistence: None,
+        max_shrink_iters: 0,
+        ..Config::default()
+    };
+    let counts = [const { Cell::new(0_u64) }; 3];
+    let mut runner = TestRunner::new(config);
+    let result = runner.run(&story(), |story| {
+        let mut world = World::new();
+        let random = tell(&story, &mut world).map_err(|broken| TestCaseError::fail(broken.to_string()))?;
+        replays(&world.trace).map_err(TestCaseError::fail)?;
+        for (count, more) in counts
+            .iter()
+            .zip([1, random, u64::try_from(world.trace.len()).unwrap()])
+        {
+            count.set(count.get() + more);
+        }
+        Ok(())
+    });
+    let [stories, random, all] = counts.map(Cell::into_inner);
+    println!("{stories} stories, {random} random events, {all} events in all");
+    match result {
+        Ok(()) => assert!(cases.is_some() || random >= EVENTS, "only {random} random events"),
+        Err(TestError::Fail(why, story)) => {
+            let story = shrink(story);
+            let mut world = World::new();
+            let broken = tell(&story, &mut world);
+            let json = written(&world.trace);
+            let path = keep(&json);
+            println!("{story:?}");
+            println!("{}", String::from_utf8_lossy(&json));
+            panic!("{why}\nagain: {broken:?}\ntrace: {}", path.display());
+        }
+        Err(TestError::Abort(why)) => panic!("{why}"),
+    }
+}
+
+/// Leaves out steps, first many and then few at once, as long as something still breaks.
+fn shrink(mut story: Story) -> Story {
+    let breaks = |story: &Story| {
+        let mut world = World::new();
+        tell(story, &mut world).is_err() || replays(&world.trace).is_err()
+    };
+    let mut tries = 0;
+    let mut size = story.steps.len().div_ceil(2);
+    while size > 0 && tries < SHRINKS {
+        let (mut at, before) = (0, story.steps.len());
+        while at < story.steps.len() && tries < SHRINKS {
+            let mut shorter = story.clone();
+            shorter.steps.drain(at..(at + size).min(story.steps.len()));
+            tries += 1;
+            if breaks(&shorter) {
+                story = shorter;
+            } else {
+                at += size;
+            }
+        }
+        if story.steps.len() == before || size > 1 {
+            size /= 2;
+        }
+    }
+    story
+}
+
+/// Writes the trace where the next person finds it.
+fn keep(json: &[u8]) -> PathBuf {
+    let folder = option_env!("CARGO_TARGET_TMPDIR").map_or_else(std::env::temp_dir, PathBuf::from);
+    let path = folder.join(format!("magi-engine-{}.jsonl", std::process::id()));
+    std::fs::File::create(&path)
+        .and_then(|mut file| file.write_all(json))
+        .unwrap();
+    path
+}
