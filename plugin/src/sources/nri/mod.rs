@@ -13,6 +13,8 @@ mod list;
 mod mux;
 mod outbox;
 mod session;
+#[cfg(test)]
+mod tests;
 mod ttrpc;
 
 pub(crate) use inventory::{Pod, PodChange};
