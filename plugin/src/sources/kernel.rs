@@ -12,6 +12,7 @@ use magi_probes::attribution::{Attribution, Change, Method};
 use magi_probes::{Level, LoadError, Options, Probes, Record, TcpState, plain_ipv4};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::Interest;
@@ -52,12 +53,12 @@ pub(crate) async fn run(mut source: Kernel) {
         source.level.send_replace(OFF);
         return;
     }
-    let Ok(store) = source
-        .attached
-        .wait_for(Option::is_some)
-        .await
-        .map(|found| found.as_ref().map(|found| found.content_root.clone()))
-    else {
+    let Ok(store) = source.attached.wait_for(Option::is_some).await.map(|found| {
+        // The store's folder comes with its first blob; until then the folder above it says on which file system.
+        let root = found.as_ref().map(|found| found.content_root.as_path());
+        root.and_then(|root| root.ancestors().find(|folder| folder.exists()))
+            .map(Path::to_owned)
+    }) else {
         return;
     };
     let options = Options {
