@@ -45,12 +45,12 @@ fn good() -> Report {
 /// The report with one scenario of the second run changed.
 fn with(name: Name, change: impl Fn(&mut Scenario)) -> Report {
     let mut report = good();
-    let mut scenarios = report.runs[1].scenarios.iter_mut();
-    change(
-        scenarios
-            .find(|scenario| scenario.name == name)
-            .expect("it is there"),
-    );
+    let run = report.runs.last_mut();
+    for scenario in run.into_iter().flat_map(|run| &mut run.scenarios) {
+        if scenario.name == name {
+            change(scenario);
+        }
+    }
     report
 }
 
