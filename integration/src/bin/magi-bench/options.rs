@@ -39,7 +39,7 @@ impl Options {
 
     /// Complete pulls with magi, and as many without.
     pub(crate) fn throughput_rounds(&self) -> usize {
-        if self.quick { 3 } else { 9 }
+        if self.quick { 3 } else { 15 }
     }
 
     /// Bytes of each of the four layers of the image that is pulled.
