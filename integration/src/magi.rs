@@ -266,7 +266,9 @@ impl Magi {
     /// The pulls in flight, as `magictl pulls --json` gets them.
     pub async fn pulls(&self) -> Result<Vec<Value>> {
         let answer = self.ask(&json!({"v": 1, "ask": "pulls", "ended": false})).await?;
-        let pulls = answer["reply"]["answer"]["report"]["pulls"].as_array();
+        let pulls = answer
+            .pointer("/reply/answer/report/pulls")
+            .and_then(Value::as_array);
         pulls.cloned().with_context(|| format!("no report in {answer}"))
     }
 

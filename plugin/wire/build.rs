@@ -25,7 +25,11 @@ const FILES: &[&str] = &[
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed={ROOT}");
     let mut descriptors = protox::compile(FILES, [ROOT])?;
-    for file in descriptors.file.iter_mut().filter(|file| file.name().starts_with(NRI)) {
+    for file in descriptors
+        .file
+        .iter_mut()
+        .filter(|file| file.name().starts_with(NRI))
+    {
         // They are served over ttrpc, for which a gRPC client is of no use.
         file.service.clear();
     }

@@ -20,8 +20,6 @@ use crate::manifest::Manifest;
 use crate::policy::Policy;
 use crate::time::Time;
 
-pub(super) use judge::Condemned;
-
 /// Longest sleep that the engine may ask for while something waits for it.
 const LONGEST_SLEEP: std::time::Duration = std::time::Duration::from_secs(11);
 

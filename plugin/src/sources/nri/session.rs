@@ -90,6 +90,8 @@ pub(super) struct Session<'a> {
     /// There once the synchronization is complete.
     inventory: Option<Inventory>,
     looks: Looks,
+    /// The log has it that CRI's list is not to be had.
+    said: bool,
 }
 
 impl<'a> Session<'a> {
@@ -103,6 +105,7 @@ impl<'a> Session<'a> {
             gathered: Listing::default(),
             inventory: None,
             looks: Looks::default(),
+            said: false,
         }
     }
 
@@ -239,23 +242,28 @@ impl<'a> Session<'a> {
     }
 
     fn compare(&mut self, listing: Result<Listing, ApiError>) {
-        match (listing, &mut self.inventory) {
-            (Ok(listing), Some(inventory)) => {
-                let mut changes = Vec::new();
-                inventory.compare(listing, &mut changes);
-                if !changes.is_empty() {
-                    debug!(changes = changes.len(), "CRI's list shows what NRI did not tell");
-                }
-                changes.into_iter().for_each(|change| self.outbox.deliver(change));
-            }
-            (Ok(_), None) => {}
-            (Err(error), _) => {
+        let listing = match listing {
+            Ok(listing) => listing,
+            Err(error) if !std::mem::replace(&mut self.said, true) => {
+                let error = causes::in_one_line(&error);
                 warn!(
-                    error = causes::in_one_line(&error),
-                    "cannot compare the pods that NRI told with CRI's list"
+                    error,
+                    "cannot compare what NRI tells with CRI's list; trying again"
                 );
+                return;
             }
+            Err(_) => return,
+        };
+        self.said = false;
+        let Some(inventory) = &mut self.inventory else {
+            return;
+        };
+        let mut changes = Vec::new();
+        inventory.compare(listing, &mut changes);
+        if !changes.is_empty() {
+            debug!(changes = changes.len(), "CRI's list shows what NRI did not tell");
         }
+        changes.into_iter().for_each(|change| self.outbox.deliver(change));
     }
 
     async fn send(&mut self, connection: Connection, message: &[u8]) -> Result<(), Ended> {
