@@ -23,7 +23,7 @@ fn ties(pulls: &[Value]) -> Result<BTreeMap<String, u16>> {
         .filter_map(|pull| pull["layers"].as_array())
         .flatten()
     {
-        let Some(local) = layer["socket"][0]["local"].as_str() else {
+        let Some(local) = layer.pointer("/socket/0/local").and_then(Value::as_str) else {
             continue;
         };
         let port = local.rsplit_once(':').context("a port")?.1.parse()?;
