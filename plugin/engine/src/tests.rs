@@ -1,6 +1,13 @@
 //! Tests of the engine as a whole: scenarios by hand, and random stories against the invariants of DESIGN.md §9.
 
+mod asking;
+mod bounding;
 mod build;
 mod check;
+mod ending;
+mod judging;
+mod losing;
+mod pursuing;
 mod random;
+mod scene;
 mod world;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Broken, Checker, Condemned, Gone, Invariant, closes_sockets};
+use super::judge::Condemned;
+use super::{Broken, Checker, Gone, Invariant, closes_sockets};
 use crate::action::Lever;
 use crate::audit::{AuditRecord, Entry, PullFacts};
 use crate::bounds::CLEANUP_GRACE;
