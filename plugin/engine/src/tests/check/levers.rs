@@ -88,6 +88,19 @@ impl Checker {
             Invariant::TwoSources,
             || format!("nothing ties {target} to {lease}"),
         )?;
+        let asked = seen.is_some_and(|seen| !seen.asked.is_empty());
+        let allowed = match reason {
+            Reason::Operator => asked,
+            Reason::ImageTooLarge | Reason::LayerTooLarge | Reason::LayerOverrunsManifest => {
+                self.by_policy(lease) == Condemned::Enforced
+            }
+        };
+        self.ensure(allowed, Invariant::ObserveOnlyLooks, || {
+            format!(
+                "a lever for {lease}, and the policy says {:?}",
+                self.by_policy(lease)
+            )
+        })?;
         let shared: Vec<_> = self
             .owners
             .iter()
@@ -101,19 +114,6 @@ impl Checker {
             .collect();
         self.ensure(shared.is_empty(), Invariant::RightPull, || {
             format!("{target} may as well be of {shared:?}")
-        })?;
-        let asked = seen.is_some_and(|seen| !seen.asked.is_empty());
-        let allowed = match reason {
-            Reason::Operator => asked,
-            Reason::ImageTooLarge | Reason::LayerTooLarge | Reason::LayerOverrunsManifest => {
-                self.by_policy(lease) == Condemned::Enforced
-            }
-        };
-        self.ensure(allowed, Invariant::ObserveOnlyLooks, || {
-            format!(
-                "a lever for {lease}, and the policy says {:?}",
-                self.by_policy(lease)
-            )
         })?;
         self.alone(facts)?;
         if let Some(seen) = self.leases.get_mut(lease) {

@@ -1,1 +1,686 @@
 //! Each checker must be able to fail: it is fed a bad effect.
+
+use std::time::Duration;
+
+use super::{Broken, Checker, Invariant};
+use crate::action::{Action, Answer, Lever, LeverOutcome};
+use crate::audit::{AuditRecord, Entry, PullFacts};
+use crate::bounds::{ANSWER_WITHIN, CLEANUP_GRACE};
+use crate::event::{Event, Question, View};
+use crate::evidence::{Evidence, Reason, Source, TieMethod};
+use crate::ids::{AttemptId, LeaseKey, PullId, RequestId};
+use crate::policy::{Policy, RuleVerdict};
+use crate::tests::build::{
+    self, GIB, MIB, digest, enforce, feed, image, ingest_dir, ingest_key, ingest_ref, ingest_view, lease_key,
+    lease_view, observe, policy, socket, stat,
+};
+use crate::time::Time;
+
+const K8S: &str = "k8s.io";
+
+/// A checker that knows of one condemned pull: lease `huge`, ingest 3, socket 7.
+struct Stage {
+    checker: Checker,
+    now: Time,
+    view: View,
+}
+
+fn huge() -> LeaseKey {
+    lease_key(K8S, "huge")
+}
+
+impl Stage {
+    fn new(policy: Policy) -> Self {
+        let mut stage = Self {
+            checker: Checker::default(),
+            now: Time::from_micros(1_000_000),
+            view: View {
+                leases: vec![lease_view(huge(), &[3])],
+                ingests: vec![ingest_view(K8S, 3, MIB, 5 * GIB)],
+                extracts: None,
+            },
+        };
+        stage.tell(Event::PolicyLoaded { policy });
+        for source in [Source::Containerd, Source::Probes, Source::SocketTable] {
+            stage.tell(Event::SourceUp { source });
+        }
+        stage.look();
+        let manifest = image(30, &[(3, 5 * GIB)], &[]);
+        stage.tell(Event::ManifestRead {
+            lease: huge(),
+            manifest,
+        });
+        stage.tell(Event::SocketFed {
+            feed: feed(7, ingest_dir(K8S, 3), MIB),
+        });
+        stage
+    }
+
+    /// An event after which the engine sleeps a little.
+    fn tell(&mut self, event: Event) {
+        self.see(event, vec![]).unwrap();
+    }
+
+    fn look(&mut self) {
+        let view = self.view.clone();
+        self.tell(Event::Looked { view });
+    }
+
+    fn see(&mut self, event: Event, mut effects: Vec<Action>) -> Result<(), Broken> {
+        effects.push(self.wake(1));
+        self.checker.observe(self.now, &event, &effects)
+    }
+
+    fn wake(&self, seconds: u64) -> Action {
+        Action::WakeAt {
+            at: self.now.after(Duration::from_secs(seconds)),
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now.after(time);
+    }
+
+    fn broken_by(&mut self, event: Event, effects: Vec<Action>) -> Option<Invariant> {
+        self.see(event, effects).err().map(|broken| broken.invariant)
+    }
+
+    fn broken_by_lever(&mut self, lever: Pulled) -> Option<Invariant> {
+        let action = lever.action();
+        self.broken_by(Event::Tick, vec![action])
+    }
+}
+
+/// A lever that is right in every way until a test changes something.
+struct Pulled {
+    attempt: u64,
+    pull: Option<PullFacts>,
+    lever: Lever,
+    reason: Reason,
+    evidence: Vec<Evidence>,
+}
+
+fn facts(id: u64, lease: LeaseKey) -> PullFacts {
+    PullFacts {
+        id: PullId(id),
+        lease,
+        repositories: Vec::new(),
+        declared: None,
+        stored: 0,
+    }
+}
+
+fn declared(bytes: u64) -> Evidence {
+    Evidence::DeclaredImage {
+        manifest: digest(30),
+        declared: bytes,
+        limit: GIB,
+    }
+}
+
+fn feeds(cookie: u64) -> Evidence {
+    Evidence::SocketFeeds {
+        socket: socket(cookie),
+        ingest: ingest_ref(3),
+        method: TieMethod::Goroutine,
+        bytes: MIB,
+    }
+}
+
+fn asked() -> Evidence {
+    Evidence::Asked {
+        actor: "root".to_owned(),
+    }
+}
+
+fn right() -> Pulled {
+    Pulled {
+        attempt: 1,
+        pull: Some(facts(1, huge())),
+        lever: Lever::DestroySocket { socket: socket(7) },
+        reason: Reason::ImageTooLarge,
+        evidence: vec![declared(5 * GIB), feeds(7)],
+    }
+}
+
+fn abort_ingest() -> Pulled {
+    Pulled {
+        attempt: 2,
+        lever: Lever::AbortIngest {
+            ingest: ingest_key(K8S, 3),
+        },
+        ..right()
+    }
+}
+
+fn panic_lever(sockets: &[u64]) -> Pulled {
+    Pulled {
+        pull: None,
+        lever: Lever::DestroyAll {
+            sockets: sockets.iter().map(|cookie| socket(*cookie)).collect(),
+        },
+        reason: Reason::Operator,
+        evidence: vec![asked(), Evidence::SocketsOpen { count: 1 }],
+        ..right()
+    }
+}
+
+impl Pulled {
+    fn action(self) -> Action {
+        let socket = match &self.lever {
+            Lever::DestroySocket { socket } | Lever::DisconnectSocket { socket } => Some(*socket),
+            Lever::DestroyAll { .. } | Lever::AbortIngest { .. } | Lever::RemoveSnapshot { .. } => None,
+        };
+        Action::PullLever {
+            attempt: AttemptId(self.attempt),
+            intent: AuditRecord {
+                pull: self.pull,
+                policy: "test".to_owned(),
+                entry: Entry::Intent {
+                    attempt: AttemptId(self.attempt),
+                    reason: self.reason,
+                    rule: None,
+                    lever: self.lever.code().to_owned(),
+                    socket,
+                    evidence: self.evidence,
+                },
+            },
+            lever: self.lever,
+        }
+    }
+}
+
+fn answer(request: u64, answer: Answer) -> Action {
+    Action::Answer {
+        request: RequestId(request),
+        answer,
+    }
+}
+
+fn ask(request: u64, question: Question) -> Event {
+    Event::Asked {
+        request: RequestId(request),
+        question,
+    }
+}
+
+fn abort(request: u64) -> Event {
+    ask(
+        request,
+        Question::Abort {
+            pull: PullId(1),
+            actor: "root".to_owned(),
+        },
+    )
+}
+
+fn panic_button(request: u64) -> Event {
+    ask(
+        request,
+        Question::Panic {
+            actor: "root".to_owned(),
+        },
+    )
+}
+
+#[test]
+fn a_right_lever_breaks_nothing() {
+    assert_eq!(Stage::new(enforce(GIB)).broken_by_lever(right()), None);
+}
+
+#[test]
+fn one_source_is_not_enough() {
+    for evidence in [
+        vec![declared(5 * GIB)],
+        vec![feeds(7)],
+        vec![feeds(7), feeds(7)],
+        vec![],
+    ] {
+        let lever = Pulled { evidence, ..right() };
+        assert_eq!(
+            Stage::new(enforce(GIB)).broken_by_lever(lever),
+            Some(Invariant::TwoSources)
+        );
+    }
+}
+
+#[test]
+fn what_nobody_said_is_no_evidence() {
+    let overrun = Evidence::IngestOverrun {
+        ingest: ingest_ref(3),
+        offset: 9 * GIB,
+        total: 5 * GIB,
+    };
+    for invented in [declared(6 * GIB), feeds(8), overrun] {
+        let evidence = vec![invented, declared(5 * GIB), feeds(7)];
+        let lever = Pulled { evidence, ..right() };
+        assert_eq!(
+            Stage::new(enforce(GIB)).broken_by_lever(lever),
+            Some(Invariant::TwoSources)
+        );
+    }
+}
+
+#[test]
+fn the_evidence_must_be_of_the_socket_that_is_closed() {
+    let mut stage = Stage::new(enforce(GIB));
+    stage.tell(Event::SocketFed {
+        feed: feed(8, ingest_dir(K8S, 3), MIB),
+    });
+    let lever = Lever::DestroySocket { socket: socket(8) };
+    assert_eq!(
+        stage.broken_by_lever(Pulled { lever, ..right() }),
+        Some(Invariant::TwoSources)
+    );
+}
+
+#[test]
+fn a_lever_needs_an_intent_of_its_own() {
+    let mut stage = Stage::new(enforce(GIB));
+    let Action::PullLever {
+        lever, mut intent, ..
+    } = right().action()
+    else {
+        return;
+    };
+    let attempt = AttemptId(2);
+    let other = Action::PullLever {
+        attempt,
+        lever: lever.clone(),
+        intent: intent.clone(),
+    };
+    assert_eq!(
+        stage.broken_by(Event::Tick, vec![other]),
+        Some(Invariant::TwoSources)
+    );
+    intent.entry = Entry::Clean { removed: 0 };
+    let none = Action::PullLever {
+        attempt: AttemptId(3),
+        lever,
+        intent,
+    };
+    assert_eq!(
+        stage.broken_by(Event::Tick, vec![none]),
+        Some(Invariant::TwoSources)
+    );
+}
+
+#[test]
+fn a_pull_that_the_last_look_does_not_show_is_left_alone() {
+    let mut stage = Stage::new(enforce(GIB));
+    stage.view = View::default();
+    stage.look();
+    assert_eq!(stage.broken_by_lever(right()), Some(Invariant::RightPull));
+}
+
+#[test]
+fn a_tie_of_an_earlier_generation_is_none() {
+    let mut stage = Stage::new(enforce(GIB));
+    stage.view.leases = vec![lease_view(lease_key(K8S, "again"), &[3])];
+    stage.look();
+    let manifest = image(30, &[(3, 5 * GIB)], &[]);
+    let lease = lease_key(K8S, "again");
+    stage.tell(Event::ManifestRead {
+        lease: lease.clone(),
+        manifest,
+    });
+    let pull = Some(facts(2, lease));
+    assert_eq!(
+        stage.broken_by_lever(Pulled { pull, ..right() }),
+        Some(Invariant::TwoSources)
+    );
+}
+
+#[test]
+fn a_tie_to_an_ingest_that_never_came_is_none() {
+    let mut stage = Stage::new(enforce(GIB));
+    let ingests = std::mem::take(&mut stage.view.ingests);
+    stage.view.leases.clear();
+    stage.look();
+    stage.tell(Event::SocketFed {
+        feed: feed(7, ingest_dir(K8S, 3), MIB),
+    });
+    stage.look();
+    stage.look();
+    stage.view.leases.push(lease_view(huge(), &[3]));
+    stage.view.ingests = ingests;
+    stage.look();
+    let manifest = image(30, &[(3, 5 * GIB)], &[]);
+    stage.tell(Event::ManifestRead {
+        lease: huge(),
+        manifest,
+    });
+    let pull = Some(facts(2, huge()));
+    assert_eq!(
+        stage.broken_by_lever(Pulled { pull, ..right() }),
+        Some(Invariant::TwoSources)
+    );
+}
+
+#[test]
+fn an_ingest_of_an_innocent_pull_as_well_is_no_ground() {
+    let mut stage = Stage::new(enforce(GIB));
+    stage
+        .view
+        .leases
+        .push(lease_view(lease_key(K8S, "innocent"), &[3]));
+    stage.look();
+    assert_eq!(stage.broken_by_lever(right()), Some(Invariant::RightPull));
+}
+
+#[test]
+fn a_second_lever_must_wait_for_the_first() {
+    let mut stage = Stage::new(enforce(GIB));
+    assert_eq!(stage.broken_by_lever(right()), None);
+    let second = Pulled {
+        attempt: 2,
+        ..right()
+    };
+    assert_eq!(stage.broken_by_lever(second), Some(Invariant::OneLever));
+    let (attempt, outcome) = (AttemptId(1), LeverOutcome::AlreadyGone);
+    stage.tell(Event::LeverDone { attempt, outcome });
+    assert_eq!(
+        stage.broken_by_lever(Pulled {
+            attempt: 3,
+            ..right()
+        }),
+        None
+    );
+}
+
+#[test]
+fn an_attempt_has_one_number_and_a_pull_one_lease() {
+    let mut stage = Stage::new(enforce(GIB));
+    assert_eq!(stage.broken_by_lever(right()), None);
+    assert_eq!(stage.broken_by_lever(right()), Some(Invariant::Identity));
+    let pull = Some(facts(1, lease_key(K8S, "other")));
+    let lever = Pulled {
+        attempt: 2,
+        pull,
+        ..right()
+    };
+    assert_eq!(stage.broken_by_lever(lever), Some(Invariant::Identity));
+    let pull = Some(facts(2, huge()));
+    let lever = Pulled {
+        attempt: 3,
+        pull,
+        ..right()
+    };
+    assert_eq!(stage.broken_by_lever(lever), Some(Invariant::Identity));
+}
+
+#[test]
+fn observe_and_exempt_pull_no_lever() {
+    for policy in [observe(GIB), policy(RuleVerdict::Exempt), enforce(10 * GIB)] {
+        assert_eq!(
+            Stage::new(policy).broken_by_lever(right()),
+            Some(Invariant::ObserveOnlyLooks)
+        );
+    }
+}
+
+#[test]
+fn an_operators_lever_needs_an_operator() {
+    let operator = || Pulled {
+        reason: Reason::Operator,
+        evidence: vec![asked(), feeds(7)],
+        ..right()
+    };
+    let mut stage = Stage::new(observe(GIB));
+    assert_eq!(
+        stage.broken_by_lever(operator()),
+        Some(Invariant::TwoSources),
+        "nobody asked"
+    );
+    let mut stage = Stage::new(observe(GIB));
+    let known = Action::Record {
+        record: AuditRecord {
+            pull: Some(facts(1, huge())),
+            policy: String::new(),
+            entry: Entry::Clean { removed: 0 },
+        },
+    };
+    assert_eq!(stage.broken_by(Event::Tick, vec![known]), None);
+    stage.tell(abort(1));
+    assert_eq!(stage.broken_by_lever(operator()), None);
+}
+
+#[test]
+fn a_source_that_is_down_says_nothing() {
+    for source in [Source::Containerd, Source::Probes] {
+        let mut stage = Stage::new(enforce(GIB));
+        stage.tell(Event::SourceDown { source });
+        let broken = stage.broken_by_lever(right());
+        assert!(
+            matches!(broken, Some(Invariant::LossIsHarmless | Invariant::TwoSources)),
+            "{broken:?}"
+        );
+        stage.tell(Event::SourceUp { source });
+        assert!(
+            stage
+                .broken_by_lever(Pulled {
+                    attempt: 2,
+                    ..right()
+                })
+                .is_some()
+        );
+    }
+}
+
+#[test]
+fn a_loss_leads_to_no_lever() {
+    let source = Source::SocketTable;
+    for event in [Event::SourceDown { source }, Event::TiesLost] {
+        let broken = Stage::new(enforce(GIB)).broken_by(event, vec![right().action()]);
+        assert_eq!(broken, Some(Invariant::LossIsHarmless));
+    }
+}
+
+#[test]
+fn a_panic_lever_closes_what_is_listed_for_somebody_who_asked() {
+    let sockets = vec![stat(7, MIB)];
+    let mut stage = Stage::new(enforce(GIB));
+    stage.tell(Event::SocketsListed {
+        sockets: sockets.clone(),
+    });
+    assert_eq!(
+        stage.broken_by_lever(panic_lever(&[7])),
+        Some(Invariant::ObserveOnlyLooks)
+    );
+    stage.tell(panic_button(1));
+    assert_eq!(
+        stage.broken_by_lever(Pulled {
+            attempt: 2,
+            ..panic_lever(&[7, 8])
+        }),
+        Some(Invariant::LossIsHarmless)
+    );
+    assert_eq!(
+        stage.broken_by_lever(Pulled {
+            attempt: 3,
+            ..panic_lever(&[7])
+        }),
+        None
+    );
+    let source = Source::SocketTable;
+    stage.tell(Event::SourceDown { source });
+    assert_eq!(
+        stage.broken_by_lever(Pulled {
+            attempt: 4,
+            ..panic_lever(&[7])
+        }),
+        Some(Invariant::LossIsHarmless)
+    );
+}
+
+/// The pull was stopped and is gone; its ingest is left.
+fn left() -> Stage {
+    let mut stage = Stage::new(enforce(GIB));
+    assert_eq!(stage.broken_by_lever(right()), None);
+    let (attempt, outcome) = (AttemptId(1), LeverOutcome::Done { count: 1 });
+    stage.tell(Event::LeverDone { attempt, outcome });
+    stage.view.leases.clear();
+    stage.look();
+    stage
+}
+
+#[test]
+fn leftovers_are_removed_after_the_grace_and_only_if_nobody_has_them() {
+    let mut stage = left();
+    stage.look();
+    assert_eq!(
+        stage.broken_by_lever(abort_ingest()),
+        Some(Invariant::RightPull),
+        "too early"
+    );
+
+    let mut stage = left();
+    stage.look();
+    stage.pass(CLEANUP_GRACE);
+    assert_eq!(stage.broken_by_lever(abort_ingest()), None);
+
+    let mut stage = left();
+    stage.pass(CLEANUP_GRACE);
+    stage.view.ingests[0].offset += MIB;
+    stage.look();
+    assert_eq!(
+        stage.broken_by_lever(abort_ingest()),
+        Some(Invariant::RightPull),
+        "it grows"
+    );
+
+    let mut stage = left();
+    stage.pass(CLEANUP_GRACE);
+    stage.view.leases = vec![lease_view(lease_key(K8S, "waiter"), &[3])];
+    stage.look();
+    stage.look();
+    assert_eq!(
+        stage.broken_by_lever(abort_ingest()),
+        Some(Invariant::RightPull),
+        "it is owned"
+    );
+
+    let mut stage = left();
+    stage.pass(CLEANUP_GRACE);
+    stage.look();
+    let ingest = ingest_key(K8S, 4);
+    let lever = Pulled {
+        lever: Lever::AbortIngest { ingest },
+        ..abort_ingest()
+    };
+    assert_eq!(
+        stage.broken_by_lever(lever),
+        Some(Invariant::RightPull),
+        "it is another's"
+    );
+
+    let mut stage = left();
+    stage.pass(CLEANUP_GRACE);
+    stage.look();
+    let snapshot = build::snapshot(K8S, "extract-1");
+    let lever = Pulled {
+        lever: Lever::RemoveSnapshot { snapshot },
+        ..abort_ingest()
+    };
+    assert_eq!(
+        stage.broken_by_lever(lever),
+        Some(Invariant::RightPull),
+        "it is another's"
+    );
+}
+
+#[test]
+fn a_pull_that_runs_has_no_leftovers() {
+    assert_eq!(
+        Stage::new(enforce(GIB)).broken_by_lever(abort_ingest()),
+        Some(Invariant::RightPull)
+    );
+}
+
+#[test]
+fn each_question_has_one_answer_and_the_right_one() {
+    let mut stage = Stage::new(enforce(GIB));
+    let nobody = answer(1, Answer::NoSuchPull);
+    assert_eq!(
+        stage.broken_by(Event::Tick, vec![nobody.clone()]),
+        Some(Invariant::OneAnswer)
+    );
+    let twice = vec![answer(2, Answer::NoSuchPull), answer(2, Answer::NoSuchPull)];
+    assert_eq!(stage.broken_by(abort(2), twice), Some(Invariant::OneAnswer));
+    let early = vec![answer(3, Answer::Ended)];
+    assert_eq!(stage.broken_by(abort(3), early), Some(Invariant::OneAnswer));
+    let other = vec![answer(4, Answer::Closed { count: 1 })];
+    assert_eq!(stage.broken_by(abort(4), other), Some(Invariant::OneAnswer));
+}
+
+#[test]
+fn a_question_is_answered_in_time() {
+    let mut stage = Stage::new(enforce(GIB));
+    stage.tell(abort(1));
+    stage.pass(ANSWER_WITHIN);
+    assert_eq!(stage.broken_by(Event::Tick, vec![]), Some(Invariant::OneAnswer));
+}
+
+#[test]
+fn who_waits_for_an_answer_wants_to_be_woken_for_it() {
+    let mut stage = Stage::new(enforce(10 * GIB));
+    let late = stage.wake(11);
+    let broken = stage.checker.observe(stage.now, &abort(1), &[late]);
+    assert_eq!(broken.unwrap_err().invariant, Invariant::Wakes);
+}
+
+#[test]
+fn who_pursues_wants_to_be_woken() {
+    let mut stage = Stage::new(enforce(GIB));
+    let broken = stage.checker.observe(stage.now, &Event::Tick, &[]);
+    assert_eq!(broken.unwrap_err().invariant, Invariant::Wakes);
+}
+
+#[test]
+fn looks_and_listings_are_paced() {
+    for action in [Action::Look { extracts: false }, Action::ListSockets] {
+        let mut stage = Stage::new(enforce(GIB));
+        assert_eq!(stage.broken_by(Event::Tick, vec![action.clone()]), None);
+        stage.pass(Duration::from_micros(4_999));
+        assert_eq!(
+            stage.broken_by(Event::Tick, vec![action.clone()]),
+            Some(Invariant::NoStorm)
+        );
+        stage.pass(Duration::from_micros(5_000));
+        assert_eq!(stage.broken_by(Event::Tick, vec![action]), None);
+    }
+    let mut stage = Stage::new(enforce(GIB));
+    let now = Action::WakeAt { at: stage.now };
+    assert_eq!(stage.broken_by(Event::Tick, vec![now]), Some(Invariant::NoStorm));
+}
+
+#[test]
+fn silence_about_a_condemned_pull_is_noticed() {
+    let mut stage = Stage::new(enforce(GIB));
+    let start = stage.now;
+    stage.pass(Duration::from_secs(13));
+    stage.tell(Event::Tick);
+    let broken = stage.checker.nothing_was_given_up(start);
+    assert_eq!(broken.unwrap_err().invariant, Invariant::NoGivingUp);
+}
+
+#[test]
+fn a_condemned_pull_that_is_let_run_after_a_lever_is_noticed() {
+    let mut stage = Stage::new(enforce(GIB));
+    assert_eq!(stage.broken_by_lever(right()), None);
+    let (attempt, outcome) = (AttemptId(1), LeverOutcome::Done { count: 1 });
+    stage.tell(Event::LeverDone { attempt, outcome });
+    let start = stage.now;
+    stage.pass(Duration::from_secs(13));
+    stage.tell(Event::Tick);
+    let broken = stage.checker.nothing_was_given_up(start);
+    assert_eq!(broken.unwrap_err().invariant, Invariant::NoGivingUp);
+    assert_eq!(
+        stage.broken_by_lever(Pulled {
+            attempt: 2,
+            ..right()
+        }),
+        None
+    );
+    stage.checker.nothing_was_given_up(start).unwrap();
+}
