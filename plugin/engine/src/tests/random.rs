@@ -3,7 +3,8 @@
 //! `MAGI_ENGINE_CASES` sets how many stories are told. A broken invariant is shrunk, and its trace is written as the
 //! JSON lines that `magi-node replay` reads.
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ use proptest::test_runner::{Config, TestError, TestRunner};
 
 use super::check::Broken;
 use super::world::{Outcome, Step, World};
+use crate::action::Action;
 use crate::evidence::TieMethod;
 use crate::trace::{Line, replay};
 
@@ -124,6 +126,102 @@ fn tell(story: &Story, world: &mut World) -> Result<u64, Broken> {
     Ok(random)
 }
 
+/// What the stories were about: without it, a rule might hold because nothing ever came near it.
+#[derive(Default)]
+struct Seen {
+    stories: u64,
+    random: u64,
+    events: u64,
+    effects: BTreeMap<String, u64>,
+}
+
+/// Effects that the stories must have led to.
+const EFFECTS: [&str; 25] = [
+    "ended",
+    "closed",
+    "failed",
+    "no-such-pull",
+    "pulls",
+    "still-running",
+    "abort-ingest",
+    "destroy-all-sockets",
+    "destroy-socket",
+    "destroy-socket by byte-count",
+    "destroy-socket by goroutine",
+    "destroy-socket by thread",
+    "disconnect-socket",
+    "remove-snapshot",
+    "image-too-large",
+    "layer-too-large",
+    "layer-overruns-manifest",
+    "operator",
+    "record clean",
+    "record ended",
+    "record not-clean",
+    "record not-stopped",
+    "record outcome",
+    "record taken-over",
+    "record would-abort",
+];
+
+impl Seen {
+    fn add(&mut self, random: u64, trace: &[Line]) {
+        self.stories += 1;
+        self.random += random;
+        self.events += u64::try_from(trace.len()).unwrap();
+        for effect in trace.iter().flat_map(|line| line.effects.iter().flatten()) {
+            for label in labels(effect) {
+                *self.effects.entry(label).or_default() += 1;
+            }
+        }
+    }
+
+    fn ensure_enough(&self) {
+        assert!(self.random >= EVENTS, "only {} random events", self.random);
+        let missing: Vec<&str> = EFFECTS
+            .into_iter()
+            .filter(|label| !self.effects.contains_key(*label))
+            .collect();
+        assert!(missing.is_empty(), "the stories never led to {missing:?}");
+    }
+}
+
+impl std::fmt::Display for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            stories,
+            random,
+            events,
+            effects,
+        } = self;
+        write!(
+            f,
+            "{stories} stories, {random} random events, {events} events in all; {effects:?}"
+        )
+    }
+}
+
+fn labels(effect: &Action) -> Vec<String> {
+    let word = |value: &serde_json::Value, key: &str| value[key].as_str().map(ToOwned::to_owned);
+    let json = serde_json::to_value(effect).unwrap();
+    match effect {
+        Action::Answer { .. } => word(&json["answer"], "answer").into_iter().collect(),
+        Action::Record { .. } => word(&json["record"], "kind")
+            .map(|kind| format!("record {kind}"))
+            .into_iter()
+            .collect(),
+        Action::PullLever { lever, .. } => {
+            let evidence = json["intent"]["evidence"].as_array().into_iter().flatten();
+            let methods = evidence.filter_map(|piece| word(piece, "method"));
+            let by = methods.map(|method| format!("{} by {method}", lever.code()));
+            by.chain([lever.code().to_owned()])
+                .chain(word(&json["intent"], "reason"))
+                .collect()
+        }
+        Action::Look { .. } | Action::ListSockets | Action::WakeAt { .. } => Vec::new(),
+    }
+}
+
 /// The trace as JSON lines; and the same trace has the same effects, through JSON and back.
 fn written(trace: &[Line]) -> Vec<u8> {
     let mut json = Vec::new();
@@ -171,24 +269,21 @@ fn no_story_breaks_an_invariant() {
         max_shrink_iters: 0,
         ..Config::default()
     };
-    let counts = [const { Cell::new(0_u64) }; 3];
+    let seen = RefCell::new(Seen::default());
     let mut runner = TestRunner::new(config);
     let result = runner.run(&story(), |story| {
         let mut world = World::new();
         let random = tell(&story, &mut world).map_err(|broken| TestCaseError::fail(broken.to_string()))?;
         replays(&world.trace).map_err(TestCaseError::fail)?;
-        for (count, more) in counts
-            .iter()
-            .zip([1, random, u64::try_from(world.trace.len()).unwrap()])
-        {
-            count.set(count.get() + more);
-        }
+        seen.borrow_mut().add(random, &world.trace);
         Ok(())
     });
-    let [stories, random, all] = counts.map(Cell::into_inner);
-    println!("{stories} stories, {random} random events, {all} events in all");
+    let seen = seen.into_inner();
+    // Not `println`, which is shown only if the test fails.
+    writeln!(std::io::stdout(), "{seen}").unwrap();
     match result {
-        Ok(()) => assert!(cases.is_some() || random >= EVENTS, "only {random} random events"),
+        Ok(()) if cases.is_some() => {}
+        Ok(()) => seen.ensure_enough(),
         Err(TestError::Fail(why, story)) => {
             let story = shrink(story);
             let mut world = World::new();
