@@ -17,7 +17,7 @@ use crate::action::Action;
 use crate::evidence::TieMethod;
 use crate::trace::{Line, replay};
 
-const CASES: u32 = 600;
+const CASES: u32 = 560;
 const STEPS: std::ops::Range<usize> = 400..1_800;
 /// Shorter stories that are tried when one breaks an invariant.
 const SHRINKS: u32 = 4_000;
