@@ -34,6 +34,7 @@ const MAX_ASKED: usize = 64;
 /// # Errors
 /// Whatever keeps it from starting; once it runs, nothing ends it but a signal.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    kernel::prepare();
     let clock = Clock::start();
     let started = clock.now();
     // The first thing that can be refused: another agent runs already.

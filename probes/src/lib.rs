@@ -16,7 +16,7 @@ mod record;
 
 pub use decode::{DecodeError, decode};
 pub use load::{Level, LoadError, Options, Strategy};
-pub use memory::release_memory;
+pub use memory::{release_memory, return_freed_memory};
 pub use privilege::Capability;
 pub use probes::{MAX_TARGETS, Probes, ReadError, WatchError};
 pub use record::{Caller, FileId, IngestDirectory, IngestPart, Record, TcpState, plain_ipv4};

@@ -45,6 +45,11 @@ pub(crate) struct Kernel {
     pub(crate) level: watch::Sender<&'static str>,
 }
 
+/// Keeps what loading takes for a moment from staying for ever. Call first of all, while no other thread runs.
+pub(crate) fn prepare() {
+    magi_probes::return_freed_memory();
+}
+
 /// Runs until the node stops. The probes are loaded when containerd is first found, because which of them are right
 /// depends on the file system of its content store.
 pub(crate) async fn run(mut source: Kernel) {
