@@ -42,6 +42,11 @@ pub const VERIFY_GONE_WITHIN: Duration = Duration::from_millis(250);
 pub const LOOK_FIRST: Duration = Duration::from_millis(5);
 /// See [`LOOK_FIRST`].
 pub const LOOK_LONGEST: Duration = Duration::from_millis(200);
+/// Longest pause between two looks at a pull that was reported as not stopped: a lease that nobody works for any more
+/// may stay for a day (containerd.md §12).
+pub const LOOK_RARE: Duration = Duration::from_secs(2);
+/// That pause, as a share of the time for which nothing could be done.
+pub const LOOK_RARE_SHARE: u32 = 16;
 /// Longest pause between looks for the pull to which an unknown ingest belongs: it may be nobody's that is watched.
 pub const STRANGER_LONGEST: Duration = Duration::from_millis(2_000);
 /// Pause between looks while a condemned pull offers nothing to close.

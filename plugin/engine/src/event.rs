@@ -20,7 +20,8 @@ pub enum Event {
         /// It.
         policy: Policy,
     },
-    /// A source works from now on.
+    /// A source works from now on. What it says before this, or after [`Event::SourceDown`], does not count: looks,
+    /// feeds and listings are ignored then.
     SourceUp {
         /// Which.
         source: Source,

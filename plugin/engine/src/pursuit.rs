@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use crate::action::{Lever, LeverOutcome};
 use crate::bounds::{
-    LEVER_LOST_AFTER, LOOK_FIRST, LOOK_FOR_TARGET, LOOK_LONGEST, MAX_ATTEMPTS, REPORT_UNREACHABLE_AFTER,
-    RETRY_AFTER, STUBBORN_PAUSE, VERIFY_GONE_WITHIN, VERIFY_WITHIN,
+    LEVER_LOST_AFTER, LOOK_FIRST, LOOK_FOR_TARGET, LOOK_LONGEST, LOOK_RARE, LOOK_RARE_SHARE, MAX_ATTEMPTS,
+    REPORT_UNREACHABLE_AFTER, RETRY_AFTER, STUBBORN_PAUSE, VERIFY_GONE_WITHIN, VERIFY_WITHIN,
 };
 use crate::evidence::{Evidence, Reason, suffices};
 use crate::ids::{AttemptId, Cookie, SocketName};
@@ -128,9 +128,9 @@ impl Pursuit {
                     self.reported = true;
                     return Wish::NotStopped { why: LEVER_LOST };
                 }
-                return look_by(now.after(LOOK_LONGEST));
+                return look_by(now.after(self.pause()));
             }
-            Step::Resting { until } if now < until => return look_by(now.after(LOOK_LONGEST).min(until)),
+            Step::Resting { until } if now < until => return look_by(now.after(self.pause()).min(until)),
             Step::Verifying { until } if now < until => {
                 return look_by(now.after(self.look_pause).min(until));
             }
@@ -141,6 +141,11 @@ impl Pursuit {
             Step::Hunting => {}
         }
         self.hunt(now, verdict, targets, circumstances)
+    }
+
+    /// Pause between looks while nothing can be done.
+    const fn pause(&self) -> Duration {
+        if self.reported { LOOK_RARE } else { LOOK_LONGEST }
     }
 
     fn hunt(&mut self, now: Time, verdict: &Verdict, targets: &[Target], around: Circumstances) -> Wish {
@@ -172,7 +177,7 @@ impl Pursuit {
         let pause = if targets.iter().any(|target| !target.confirmed) {
             LOOK_FIRST
         } else if self.reported {
-            LOOK_LONGEST
+            (hunted / LOOK_RARE_SHARE).clamp(LOOK_LONGEST, LOOK_RARE)
         } else {
             LOOK_FOR_TARGET
         };

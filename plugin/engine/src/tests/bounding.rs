@@ -140,6 +140,23 @@ fn looks_that_are_not_answered_are_not_asked_again_and_again() {
 }
 
 #[test]
+fn a_pull_that_cannot_be_stopped_is_looked_at_ever_more_rarely() {
+    let mut world = World::new(enforce(GIB));
+    world
+        .lease("dead")
+        .manifest(image(30, &[(3, 5 * GIB)], &[]))
+        .ingest(3, MIB, 5 * GIB);
+    world.live(60_000);
+    let (looks, listings) = (world.looks, world.listings);
+    world.live(600_000).no_lever();
+    let (looks, listings) = (world.looks - looks, world.listings - listings);
+    assert!(
+        looks <= 900 && listings <= 300,
+        "{looks} looks and {listings} listings in ten minutes"
+    );
+}
+
+#[test]
 fn nothing_in_flight_means_no_wish_to_be_woken() {
     let mut world = World::new(enforce(GIB));
     world

@@ -17,7 +17,7 @@ use crate::action::Action;
 use crate::evidence::TieMethod;
 use crate::trace::{Line, replay};
 
-const CASES: u32 = 560;
+const CASES: u32 = 450;
 const STEPS: std::ops::Range<usize> = 400..1_800;
 /// Shorter stories that are tried when one breaks an invariant.
 const SHRINKS: u32 = 4_000;
@@ -75,6 +75,7 @@ fn step() -> impl Strategy<Value = Step> {
         14 => (small.clone(), outcome()).prop_map(|(which, outcome)| Step::LeverBack { which, outcome }),
         3 => (0..3_u8, prop::bool::weighted(0.7)).prop_map(|(which, up)| Step::Source { which, up }),
         1 => Just(Step::RestartContainerd),
+        1 => Just(Step::Flap),
         1 => Just(Step::TiesLost),
         1 => any::<u8>().prop_map(Step::Policy),
         2 => small.prop_map(Step::AskAbort),

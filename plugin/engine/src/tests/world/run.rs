@@ -66,6 +66,8 @@ pub(in crate::tests) enum Step {
         up: bool,
     },
     RestartContainerd,
+    /// The connection to containerd is lost and found at once; nothing else happens to it.
+    Flap,
     TiesLost,
     Policy(u8),
     AskAbort(u8),
@@ -156,6 +158,10 @@ impl World {
             Step::RestartContainerd => {
                 self.change_source(Source::Containerd, false)?;
                 self.restart_containerd();
+            }
+            Step::Flap => {
+                self.change_source(Source::Containerd, false)?;
+                self.change_source(Source::Containerd, true)?;
             }
             Step::TiesLost => {
                 self.records.clear();
