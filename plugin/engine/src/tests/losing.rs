@@ -2,6 +2,7 @@
 
 use super::build::{GIB, MIB, enforce, image, ingest_dir, ingest_view, rule, stat};
 use super::scene::{K8S, World, destroy, done, not_stopped};
+use crate::action::LeverOutcome;
 use crate::event::{Event, View};
 use crate::evidence::Source;
 use crate::ids::Cookie;
@@ -79,6 +80,42 @@ fn without_probes_the_socket_table_is_asked_and_byte_counts_decide() {
     }
     let (_, lever) = world.lever();
     assert_eq!(lever, destroy(9));
+}
+
+#[test]
+fn what_the_socket_table_said_goes_with_it() {
+    let mut world = World::new(enforce(GIB));
+    world.lease("huge").ingest(3, 2 * MIB, 5 * GIB);
+    world.down(Source::Probes);
+    world.lease("huge").manifest(image(30, &[(3, 5 * GIB)], &[]));
+    world.sockets = vec![stat(9, 2 * MIB + 700)];
+    world.live(400);
+    world.sockets = vec![stat(9, 9 * MIB + 700)];
+    world.view.ingests[0].offset = 9 * MIB;
+    world
+        .live(200)
+        .closes(destroy(9), done())
+        .down(Source::SocketTable);
+    world.live(10_000).no_lever();
+}
+
+#[test]
+fn a_loss_is_no_moment_to_act_even_if_a_lever_is_due() {
+    for event in [
+        Event::TiesLost,
+        Event::SourceDown {
+            source: Source::SocketTable,
+        },
+    ] {
+        let mut world = World::new(enforce(GIB));
+        world.lease("huge").ingest(3, 2 * MIB, 5 * GIB);
+        world.sockets = vec![stat(7, 2 * MIB + 700)];
+        world.fed(7, 3, 2 * MIB);
+        world.lease("huge").manifest(image(30, &[(3, 5 * GIB)], &[]));
+        let why = super::scene::why();
+        world.closes(destroy(7), LeverOutcome::IntentNotWritten { why });
+        world.pass(499).look().pass(2).tell(event).no_lever();
+    }
 }
 
 #[test]
