@@ -78,6 +78,20 @@ fn what_containerd_collects_itself_is_left_to_it() {
 }
 
 #[test]
+fn a_snapshot_that_another_lease_holds_is_no_leftover() {
+    let mut world = stopped(enforce(GIB));
+    world.drop_ingest(3);
+    world.lease("other").extract("extract-1 chain");
+    world.live(30_000).no_lever();
+    assert!(
+        world
+            .records()
+            .iter()
+            .any(|entry| matches!(entry, Entry::Clean { removed: 0 }))
+    );
+}
+
+#[test]
 fn an_ingest_that_grows_has_a_writer_and_is_left_alone() {
     let mut world = stopped(enforce(GIB));
     drop_snapshot(&mut world);

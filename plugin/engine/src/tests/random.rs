@@ -65,6 +65,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (small.clone(), 0..2_u8).prop_map(|(pull, layer)| Step::Commit { pull, layer }),
         3 => (small.clone(), any::<bool>()).prop_map(|(pull, leave)| Step::EndPull { pull, leave }),
         2 => small.clone().prop_map(Step::CloseSocket),
+        2 => Just(Step::Drip),
         1 => Just(Step::Collect),
         3 => Just(Step::StartLook),
         22 => Just(Step::EndLook),

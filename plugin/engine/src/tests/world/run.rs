@@ -50,6 +50,8 @@ pub(in crate::tests) enum Step {
         leave: bool,
     },
     CloseSocket(u8),
+    /// Somebody without a lease writes to the ingests that nobody holds.
+    Drip,
     Collect,
     StartLook,
     EndLook,
@@ -130,6 +132,7 @@ impl World {
                     self.close_socket(cookie);
                 }
             }
+            Step::Drip => self.drip(),
             Step::Collect => self.collect(),
             Step::StartLook => self.start_look(),
             Step::EndLook => {

@@ -48,7 +48,7 @@ impl World {
             return None;
         }
         let before = ingest.offset;
-        ingest.offset = ingest.offset.saturating_add(bytes).min(sent.bytes);
+        ingest.offset = ingest.offset.saturating_add(bytes).min(sent.bytes.max(before));
         let bytes = ingest.offset - before;
         one.lists.insert(sent.layer);
         let owner = one.lease.clone();
@@ -167,6 +167,12 @@ impl World {
         }
         if !leave {
             self.extracts.remove(&one.snapshot);
+        }
+    }
+
+    pub(super) fn drip(&mut self) {
+        for ingest in self.ingests.values_mut().filter(|ingest| ingest.writer.is_none()) {
+            ingest.offset += MIB;
         }
     }
 
