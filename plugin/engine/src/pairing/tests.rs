@@ -70,7 +70,18 @@ fn an_ingest_that_stands_still_is_not_fed() {
     for bytes in [5 * MIB, 5 * MIB + 900 * 1024, 8 * MIB] {
         let ingests = [(1, 5 * MIB), (2, bytes - 5 * MIB)];
         round(&mut pairing, &[stat(7, bytes + 500)], &ingests, &ingests);
+        assert!(pairing.feeds_of(dir(1)).0.is_empty(), "{bytes}");
     }
+}
+
+#[test]
+fn an_explanation_that_is_gone_proves_nothing_about_the_other() {
+    let mut pairing = Pairing::default();
+    for bytes in [5 * MIB, 9 * MIB] {
+        let both = [(1, bytes), (2, bytes)];
+        round(&mut pairing, &[stat(7, bytes + 500)], &both, &both);
+    }
+    pairing.forget(dir(2));
     assert!(pairing.feeds_of(dir(1)).0.is_empty());
 }
 
