@@ -15,6 +15,7 @@ pub mod evidence;
 pub mod ids;
 pub mod manifest;
 pub mod policy;
+pub mod reference;
 pub mod report;
 pub mod time;
 pub mod trace;
