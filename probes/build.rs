@@ -9,29 +9,33 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::Command;
 
-const SOURCES: [&str; 5] = [
-    "bpf/magi.bpf.c",
+const OBJECTS: [&str; 2] = ["magi", "conversations"];
+const HEADERS: [&str; 6] = [
     "bpf/maps.h",
     "bpf/follow.h",
     "bpf/kernel.h",
+    "bpf/piece.h",
     "bpf/record.h",
+    "bpf/watch.h",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    for source in SOURCES {
-        println!("cargo::rerun-if-changed={source}");
+    for header in HEADERS {
+        println!("cargo::rerun-if-changed={header}");
     }
     println!("cargo::rerun-if-env-changed=MAGI_CLANG");
 
-    let object = PathBuf::from(env::var("OUT_DIR")?).join("magi.bpf.o");
-    let reason = match compile(&object)? {
-        Outcome::Compiled => String::new(),
-        Outcome::Unavailable(reason) => {
-            println!("cargo::warning=magi-probes is built without its kernel side: {reason}");
+    let mut reason = String::new();
+    for name in OBJECTS {
+        let source = format!("bpf/{name}.bpf.c");
+        println!("cargo::rerun-if-changed={source}");
+        let object = PathBuf::from(env::var("OUT_DIR")?).join(format!("{name}.bpf.o"));
+        if let Outcome::Unavailable(why) = compile(&source, &object)? {
+            println!("cargo::warning=magi-probes is built without {name}: {why}");
             fs::write(&object, [])?;
-            reason
+            reason = why;
         }
-    };
+    }
     println!("cargo::rustc-env=MAGI_PROBES_MISSING={reason}");
     Ok(())
 }
@@ -41,7 +45,7 @@ enum Outcome {
     Unavailable(String),
 }
 
-fn compile(object: &PathBuf) -> Result<Outcome, Box<dyn Error>> {
+fn compile(source: &str, object: &PathBuf) -> Result<Outcome, Box<dyn Error>> {
     let (target, triplet) = match env::var("CARGO_CFG_TARGET_ARCH")?.as_str() {
         "x86_64" => ("x86", "x86_64-linux-gnu"),
         "aarch64" => ("arm64", "aarch64-linux-gnu"),
@@ -57,7 +61,7 @@ fn compile(object: &PathBuf) -> Result<Outcome, Box<dyn Error>> {
         .arg(format!("-D__TARGET_ARCH_{target}"))
         // The multi-arch headers come last: they must not shadow clang's own.
         .arg(format!("-idirafter/usr/include/{triplet}"))
-        .args(["-c", "bpf/magi.bpf.c", "-o"])
+        .args(["-c", source, "-o"])
         .arg(object)
         .output();
     let output = match output {

@@ -14,6 +14,7 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
+#define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10
 #define IPPROTO_TCP 6
@@ -106,21 +107,59 @@ struct sock_common {
 	atomic64_t skc_cookie;
 } KERNEL_STRUCT;
 
-struct sock {
-	struct sock_common __sk_common;
-	__u16 sk_protocol;
-} KERNEL_STRUCT;
-
-/* Read by the system call fallback only. */
 struct file {
 	struct inode *f_inode;
 	void *private_data;
 } KERNEL_STRUCT;
 
 struct socket {
+	struct file *file;
 	struct sock *sk;
 } KERNEL_STRUCT;
 
+struct ns_common {
+	unsigned int inum;
+} KERNEL_STRUCT;
+
+struct pid_namespace {
+	struct ns_common ns;
+} KERNEL_STRUCT;
+
+/* An array of these is indexed by size, so this layout is used: it has been so since Linux 4.14. */
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+} KERNEL_STRUCT;
+
+struct pid {
+	unsigned int level;
+	struct upid numbers[1];
+} KERNEL_STRUCT;
+
+struct sock {
+	struct sock_common __sk_common;
+	__u16 sk_protocol;
+	__u16 sk_type;
+	struct socket *sk_socket;
+	struct pid *sk_peer_pid;
+} KERNEL_STRUCT;
+
+#define SUN_PATH_LENGTH 108
+
+struct sockaddr_un {
+	char sun_path[SUN_PATH_LENGTH];
+} KERNEL_STRUCT;
+
+struct unix_address {
+	int len;
+	struct sockaddr_un name[1];
+} KERNEL_STRUCT;
+
+struct unix_sock {
+	struct unix_address *addr;
+} KERNEL_STRUCT;
+
+/* From here to the task: read by the system call fallbacks only. */
 struct fdtable {
 	unsigned int max_fds;
 	struct file **fd;
@@ -141,14 +180,24 @@ struct task_struct {
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
 	unsigned long r14;
+	unsigned long r10;
+	unsigned long dx;
+	unsigned long si;
 	unsigned long di;
+	unsigned long orig_ax;
 } KERNEL_STRUCT;
 #define GOROUTINE(regs) BPF_CORE_READ(regs, r14)
+#define SYSTEM_CALL(regs) BPF_CORE_READ(regs, orig_ax)
 #define FIRST_ARGUMENT(regs) BPF_CORE_READ(regs, di)
+#define SECOND_ARGUMENT(regs) BPF_CORE_READ(regs, si)
+#define THIRD_ARGUMENT(regs) BPF_CORE_READ(regs, dx)
+#define FOURTH_ARGUMENT(regs) BPF_CORE_READ(regs, r10)
 #define NR_READ 0
 #define NR_READV 19
 #define NR_RECVFROM 45
 #define NR_RECVMSG 47
+#define NR_SENDTO 44
+#define NR_SENDMSG 46
 #define NR_WRITE 1
 #define NR_PWRITE64 18
 #define NR_WRITEV 20
@@ -157,14 +206,21 @@ struct pt_regs {
 struct pt_regs {
 	__u64 regs[31];
 	__u64 orig_x0;
+	__s32 syscallno;
 } KERNEL_STRUCT;
 #define GOROUTINE(regs) BPF_CORE_READ(regs, regs[28])
+#define SYSTEM_CALL(regs) BPF_CORE_READ(regs, syscallno)
 /* x0 is about to be overwritten by the result; orig_x0 keeps the argument. */
 #define FIRST_ARGUMENT(regs) BPF_CORE_READ(regs, orig_x0)
+#define SECOND_ARGUMENT(regs) BPF_CORE_READ(regs, regs[1])
+#define THIRD_ARGUMENT(regs) BPF_CORE_READ(regs, regs[2])
+#define FOURTH_ARGUMENT(regs) BPF_CORE_READ(regs, regs[3])
 #define NR_READ 63
 #define NR_READV 65
 #define NR_RECVFROM 207
 #define NR_RECVMSG 212
+#define NR_SENDTO 206
+#define NR_SENDMSG 211
 #define NR_WRITE 64
 #define NR_PWRITE64 68
 #define NR_WRITEV 66

@@ -138,19 +138,6 @@ struct {
 	__type(value, __u64);
 } pending SEC(".maps");
 
-static __always_inline struct file *file_of(unsigned int descriptor)
-{
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
-	/* The table can be smaller than the number that user space passes. */
-	if (!table || descriptor >= BPF_CORE_READ(table, max_fds))
-		return 0;
-	struct file **slot = BPF_CORE_READ(table, fd);
-	struct file *file = 0;
-	bpf_probe_read_kernel(&file, sizeof(file), &slot[descriptor]);
-	return file;
-}
-
 SEC("raw_tracepoint/sys_enter")
 int magi_sys_enter(struct bpf_raw_tracepoint_args *args)
 {

@@ -1,30 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * The maps, who is watched, and how a record begins.
+ * The maps, and how a record begins.
  */
 #ifndef MAGI_MAPS_H
 #define MAGI_MAPS_H
 
-#include "kernel.h"
 #include "record.h"
-
-#define MAX_TARGETS 4
-
-struct targets {
-	/* The pid namespace that numbers `pids`; inode 0: the initial one. */
-	__u64 namespace_dev;
-	__u64 namespace_ino;
-	__u32 count;
-	__u32 pids[MAX_TARGETS];
-	__u32 unused;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct targets);
-} targets SEC(".maps");
+#include "watch.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -158,27 +140,9 @@ struct caller {
 /* Whether the current task belongs to a watched process; fills all but the goroutine. */
 static __always_inline int watched(struct caller *caller)
 {
+	if (!watched_process(&caller->tgid, &caller->thread))
+		return 0;
 	__u32 zero = 0;
-	struct targets *wanted = bpf_map_lookup_elem(&targets, &zero);
-	if (!wanted || wanted->count == 0)
-		return 0;
-	if (wanted->namespace_ino) {
-		struct bpf_pidns_info ids = {};
-		if (bpf_get_ns_current_pid_tgid(wanted->namespace_dev, wanted->namespace_ino, &ids,
-						sizeof(ids)))
-			return 0;
-		caller->tgid = ids.tgid;
-		caller->thread = ids.pid;
-	} else {
-		__u64 ids = bpf_get_current_pid_tgid();
-		caller->tgid = ids >> 32;
-		caller->thread = (__u32)ids;
-	}
-	if (caller->tgid == 0)
-		return 0;
-	if (caller->tgid != wanted->pids[0] && caller->tgid != wanted->pids[1] &&
-	    caller->tgid != wanted->pids[2] && caller->tgid != wanted->pids[3])
-		return 0;
 	__u64 *now = bpf_map_lookup_elem(&epoch, &zero);
 	caller->epoch = now ? *now : 0;
 	return 1;

@@ -3,12 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use aya::maps::{MapError, RingBuf};
+use aya::maps::{Map, MapError, RingBuf};
 use aya::programs::links::{FdLink, LinkError};
 use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint};
 use aya::{Btf, BtfError, Ebpf, EbpfError, EbpfLoader, Endianness};
 
-use crate::object;
+use crate::conversations::{MAX_PATH_BYTES, MAX_PATHS};
+use crate::object::Object;
 use crate::privilege::{self, Capability};
 use crate::probes::Maps;
 
@@ -32,14 +33,14 @@ pub struct Options {
 const COVERED: [i64; 4] = [0xEF53, 0x5846_5342, 0x9123_683E, OVERLAY];
 const OVERLAY: i64 = 0x794C_7630;
 
-/// Which variant to try.
+/// Which variant to try, of those of the probes or of others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Strategy {
+pub enum Strategy<L = Level> {
     /// The best that the kernel takes.
     #[default]
     Best,
     /// This one or none.
-    Only(Level),
+    Only(L),
 }
 
 /// The variant that is running.
@@ -133,6 +134,18 @@ pub enum LoadError {
         /// Which map or program.
         name: &'static str,
     },
+    /// No unix socket can be bound to it.
+    #[error("{} is no path of a unix socket: empty, over {MAX_PATH_BYTES} bytes, or with a zero byte", path.display())]
+    ListenerPath {
+        /// The path.
+        path: PathBuf,
+    },
+    /// More paths than the kernel side has room for.
+    #[error("{given} paths of unix sockets, at most {MAX_PATHS} are possible")]
+    TooManyPaths {
+        /// How many were asked for.
+        given: usize,
+    },
     /// One map.
     #[error("the map {name} cannot be used")]
     MapRefused {
@@ -152,9 +165,12 @@ pub(crate) struct Loaded {
     pub(crate) fell_back: Option<LoadError>,
 }
 
-pub(crate) fn load(options: &Options) -> Result<Loaded, LoadError> {
-    let bytes = object::bytes().map_err(|reason| LoadError::NoCompiledObject { reason })?;
-    let path = options.btf.as_deref().unwrap_or_else(|| Path::new(KERNEL_BTF));
+/// Opens an object for this kernel: its relocations are done and its maps are there, but nothing is attached.
+pub(crate) fn open(object: Object, btf: Option<&Path>) -> Result<(Ebpf, Btf), LoadError> {
+    let bytes = object
+        .bytes()
+        .map_err(|reason| LoadError::NoCompiledObject { reason })?;
+    let path = btf.unwrap_or_else(|| Path::new(KERNEL_BTF));
 
     // The loader parses the kernel's types for itself first; dropping those before parsing our own halves the peak.
     let mut loader = EbpfLoader::new();
@@ -166,11 +182,15 @@ pub(crate) fn load(options: &Options) -> Result<Loaded, LoadError> {
     if let Some(missing) = privilege::missing().map_err(LoadError::Capabilities)? {
         return Err(LoadError::NotPermitted { missing });
     }
-    let mut ebpf = loader
+    let ebpf = loader
         .btf(Some(&btf))
         .load(bytes)
         .map_err(|error| LoadError::ObjectRefused(Box::new(error)))?;
+    Ok((ebpf, btf))
+}
 
+pub(crate) fn load(options: &Options) -> Result<Loaded, LoadError> {
+    let (mut ebpf, btf) = open(Object::Probes, options.btf.as_deref())?;
     let mut attachments = Vec::new();
     let (level, fell_back) = match options.strategy {
         Strategy::Only(level) => {
@@ -238,7 +258,12 @@ fn refused(name: &'static str) -> impl Fn(ProgramError) -> LoadError + Copy {
     }
 }
 
-fn attach_btf(ebpf: &mut Ebpf, btf: &Btf, name: &'static str, tracepoint: &str) -> Result<FdLink, LoadError> {
+pub(crate) fn attach_btf(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    name: &'static str,
+    tracepoint: &str,
+) -> Result<FdLink, LoadError> {
     let program = ebpf.program_mut(name).ok_or(LoadError::Incomplete { name })?;
     let program: &mut BtfTracePoint = program.try_into().map_err(refused(name))?;
     program.load(tracepoint, btf).map_err(refused(name))?;
@@ -246,7 +271,7 @@ fn attach_btf(ebpf: &mut Ebpf, btf: &Btf, name: &'static str, tracepoint: &str) 
     program.take_link(id).map(FdLink::from).map_err(refused(name))
 }
 
-fn attach_raw(ebpf: &mut Ebpf, name: &'static str, tracepoint: &str) -> Result<FdLink, LoadError> {
+pub(crate) fn attach_raw(ebpf: &mut Ebpf, name: &'static str, tracepoint: &str) -> Result<FdLink, LoadError> {
     let program = ebpf.program_mut(name).ok_or(LoadError::Incomplete { name })?;
     let program: &mut RawTracePoint = program.try_into().map_err(refused(name))?;
     program.load().map_err(refused(name))?;
@@ -254,17 +279,22 @@ fn attach_raw(ebpf: &mut Ebpf, name: &'static str, tracepoint: &str) -> Result<F
     program.take_link(id).map(FdLink::from).map_err(refused(name))
 }
 
-fn take_maps(ebpf: &mut Ebpf) -> Result<Maps, LoadError> {
-    fn take<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, LoadError>
-    where
-        T: TryFrom<aya::maps::Map, Error = MapError>,
-    {
-        let map = ebpf.take_map(name).ok_or(LoadError::Incomplete { name })?;
-        T::try_from(map).map_err(|source| LoadError::MapRefused {
-            name,
-            source: Box::new(source),
-        })
+pub(crate) fn take<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, LoadError>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    let map = ebpf.take_map(name).ok_or(LoadError::Incomplete { name })?;
+    T::try_from(map).map_err(map_refused(name))
+}
+
+pub(crate) fn map_refused(name: &'static str) -> impl Fn(MapError) -> LoadError + Copy {
+    move |source| LoadError::MapRefused {
+        name,
+        source: Box::new(source),
     }
+}
+
+fn take_maps(ebpf: &mut Ebpf) -> Result<Maps, LoadError> {
     Ok(Maps {
         targets: take(ebpf, "targets")?,
         epoch: take(ebpf, "epoch")?,

@@ -1,8 +1,6 @@
 //! The running probes: whom they watch, and what they say.
 
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::os::unix::fs::MetadataExt;
 
 use aya::maps::{Array, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::links::FdLink;
@@ -10,16 +8,7 @@ use aya::programs::links::FdLink;
 use crate::decode::decode;
 use crate::load::{self, Level, LoadError, Options};
 use crate::record::Record;
-
-/// How many processes can be watched at once.
-pub const MAX_TARGETS: usize = 4;
-
-const PID_NAMESPACE: &str = "/proc/self/ns/pid";
-/// The inode of the namespace in which every process has its global number.
-const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
-
-/// `struct targets` of `bpf/maps.h`, in words.
-type Targets = [u32; 10];
+use crate::watch::{PidNamespace, Targets, WatchError, map_error};
 
 pub(crate) struct Maps {
     pub(crate) targets: Array<MapData, Targets>,
@@ -28,33 +17,10 @@ pub(crate) struct Maps {
     pub(crate) records: RingBuf<MapData>,
 }
 
-/// Why the watched processes could not be set.
-#[derive(Debug, thiserror::Error)]
-pub enum WatchError {
-    /// More processes than the kernel side has room for.
-    #[error("{given} processes to watch, at most {MAX_TARGETS} are possible")]
-    TooMany {
-        /// How many were asked for.
-        given: usize,
-    },
-    /// Pid 0 is nobody.
-    #[error("pid 0 cannot be watched")]
-    Zero,
-    /// The kernel refused.
-    #[error("the map {name} refused an update")]
-    Map {
-        /// Which.
-        name: &'static str,
-        /// What the kernel said.
-        #[source]
-        source: Box<MapError>,
-    },
-}
-
 /// Why the loss counter could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("reading the count of lost records")]
-pub struct ReadError(#[source] Box<MapError>);
+pub struct ReadError(#[source] pub(crate) Box<MapError>);
 
 /// Loaded and attached probes; dropping them detaches them.
 ///
@@ -86,10 +52,7 @@ impl Probes {
     /// See [`LoadError`]; nothing stays attached then.
     pub fn load(options: &Options) -> Result<Self, LoadError> {
         let loaded = load::load(options)?;
-        let namespace = PidNamespace::own().map_err(|source| LoadError::PidNamespace {
-            path: PID_NAMESPACE,
-            source,
-        })?;
+        let namespace = PidNamespace::own()?;
         Ok(Self {
             maps: loaded.maps,
             level: loaded.level,
@@ -108,13 +71,7 @@ impl Probes {
     /// # Errors
     /// If the list is unusable or the kernel refuses; the list before stays then.
     pub fn watch(&mut self, pids: &[u32]) -> Result<(), WatchError> {
-        if pids.len() > MAX_TARGETS {
-            return Err(WatchError::TooMany { given: pids.len() });
-        }
-        if pids.contains(&0) {
-            return Err(WatchError::Zero);
-        }
-        let targets = self.namespace.targets(pids);
+        let targets = self.namespace.targets(pids)?;
         self.maps
             .targets
             .set(0, targets, 0)
@@ -208,77 +165,13 @@ impl AsRawFd for Probes {
     }
 }
 
-fn map_error(name: &'static str) -> impl Fn(MapError) -> WatchError {
-    move |source| WatchError::Map {
-        name,
-        source: Box::new(source),
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct PidNamespace {
-    dev: u64,
-    inode: u64,
-}
-
-impl PidNamespace {
-    fn own() -> io::Result<Self> {
-        let found = std::fs::metadata(PID_NAMESPACE)?;
-        Ok(Self {
-            dev: found.dev(),
-            inode: found.ino(),
-        })
-    }
-
-    fn targets(self, pids: &[u32]) -> Targets {
-        // In the initial namespace the global numbers are right, also for processes of nested namespaces.
-        let (dev, inode) = if self.inode == INITIAL_PID_NAMESPACE {
-            (0, 0)
-        } else {
-            let (major, minor) = (libc::major(self.dev), libc::minor(self.dev));
-            (u64::from(major << 20 | minor), self.inode)
-        };
-        // The object is little-endian, and so is every machine that takes it.
-        let halves = |value: u64| [(value & u64::from(u32::MAX)) as u32, (value >> 32) as u32];
-        let count = u32::try_from(pids.len()).unwrap_or(u32::MAX);
-        let fields = halves(dev)
-            .into_iter()
-            .chain(halves(inode))
-            .chain([count])
-            .chain(pids.iter().copied());
-        let mut targets = Targets::default();
-        for (slot, field) in targets.iter_mut().zip(fields) {
-            *slot = field;
-        }
-        targets
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{PidNamespace, Probes};
+    use super::Probes;
 
     /// A runtime may move them between its threads.
     const _: fn() = || {
         fn is_send<T: Send>() {}
         is_send::<Probes>();
     };
-
-    #[test]
-    fn targets_are_laid_out_as_the_kernel_side_reads_them() {
-        let nested = PidNamespace {
-            dev: libc::makedev(1, 300),
-            inode: 0x1_0000_0002,
-        };
-        assert_eq!(
-            nested.targets(&[7, 8]),
-            [1 << 20 | 300, 0, 2, 1, 2, 7, 8, 0, 0, 0]
-        );
-        let initial = PidNamespace {
-            dev: 4,
-            inode: super::INITIAL_PID_NAMESPACE,
-        };
-        assert_eq!(initial.targets(&[7]), [0, 0, 0, 0, 1, 7, 0, 0, 0, 0]);
-        assert_eq!(initial.targets(&[]), [0; 10]);
-    }
 }

@@ -1,4 +1,5 @@
-//! The probes on this kernel: one process plays containerd, with goroutines imitated down to the register.
+//! The probes on this kernel: one process plays containerd, with goroutines imitated down to the register, and
+//! with a unix socket that it serves.
 //! Needs root, BTF and clang at build time; where one is missing, each test checks that loading says so.
 
 #![expect(
@@ -9,7 +10,9 @@
     reason = "a test stops at the first surprise, also in its helpers"
 )]
 
+mod conversations;
 mod goroutine;
+mod listening;
 mod loading;
 mod scene;
 mod transfer;

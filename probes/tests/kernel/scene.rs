@@ -27,11 +27,16 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 
 /// The probes of one level, or nothing where this machine cannot run them, for a reason that is checked.
 pub(crate) fn probes(level: Level) -> Option<Probes> {
-    match Probes::load(&Options {
+    checked(Probes::load(&Options {
         strategy: Strategy::Only(level),
         ..Options::default()
-    }) {
-        Ok(probes) => Some(probes),
+    }))
+}
+
+/// What was loaded, or nothing where this machine cannot run it, for a reason that is checked.
+pub(crate) fn checked<T>(loaded: Result<T, LoadError>) -> Option<T> {
+    match loaded {
+        Ok(loaded) => Some(loaded),
         Err(
             error @ (LoadError::NoCompiledObject { .. }
             | LoadError::NotPermitted { .. }
