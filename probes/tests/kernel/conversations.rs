@@ -271,11 +271,7 @@ fn other_process(path: &Path) -> Child {
     let path = path.to_owned();
     let mut command = Command::new("cat");
     command.stdin(Stdio::piped());
-    // SAFETY: between fork and exec this makes three system calls, allocates nothing and takes no lock.
-    #[expect(
-        unsafe_code,
-        reason = "the child itself must connect, as the kernel notes who did"
-    )]
+    // SAFETY: between fork and exec this makes a few system calls, allocates nothing and takes no lock.
     unsafe {
         command.pre_exec(move || {
             let stream = UnixStream::connect(&path)?;
