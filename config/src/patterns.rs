@@ -1,6 +1,7 @@
 //! Names and patterns of a policy. A pattern that can match nothing is a mistake, and a silent one would be a hole in
 //! the policy, so each is refused here with the reason.
 
+use magi_engine::ids::Digest;
 use magi_engine::policy::Pattern;
 
 use crate::problem::quoted;
@@ -12,6 +13,8 @@ const MAX_RULE_NAME: usize = 100;
 const MAX_NAMESPACE: usize = 128;
 /// Bytes that a pattern for images may have: a repository has at most 255 behind its host.
 const MAX_IMAGE: usize = 512;
+/// Bytes that a label may have: its key at most 317, its value 63.
+const MAX_LABEL: usize = 512;
 /// Stars in one pattern; each may cost a pass over the name.
 const MAX_WILDCARDS: usize = 8;
 
@@ -73,6 +76,86 @@ impl Scalar for NamespacePattern {
             );
         }
         Ok(Self(Pattern::new(text)))
+    }
+}
+
+/// A label of a pod and a pattern over its values.
+#[derive(Debug)]
+pub(crate) struct LabelPattern {
+    pub(crate) key: String,
+    pub(crate) value: Pattern,
+}
+
+impl Scalar for LabelPattern {
+    fn words() -> String {
+        "a label as `key=value`; in the value `*` stands for any characters, `?` for one".to_owned()
+    }
+
+    fn parse(text: &str) -> Result<Self, Refused> {
+        bounded(text, MAX_LABEL)?;
+        let Some((key, value)) = text.split_once('=') else {
+            return refuse(
+                format!("{} has no `=`", quoted(text)),
+                "write `key=value`; `key=*` is any value",
+            );
+        };
+        let strange = |c: &char| !(c.is_ascii_alphanumeric() || "-_./".contains(*c));
+        if key.is_empty() || key.contains(|c: char| strange(&c)) {
+            return refuse(
+                format!("{} is no key of a label", quoted(key)),
+                "keys have letters, digits, `-`, `_`, `.` and one `/`",
+            );
+        }
+        if value.chars().any(|c| strange(&c) && !"*?".contains(c)) {
+            return refuse(
+                format!("{} matches no label's value", quoted(value)),
+                "values have letters, digits, `-`, `_` and `.`; in a pattern `*` and `?` too",
+            );
+        }
+        Ok(Self {
+            key: key.to_owned(),
+            value: Pattern::new(value),
+        })
+    }
+}
+
+/// The digest of a manifest or index.
+#[derive(Debug)]
+pub(crate) struct ImageDigest(pub(crate) Digest);
+
+impl Scalar for ImageDigest {
+    fn words() -> String {
+        "a digest, such as `sha256:` and 64 hexadecimal digits".to_owned()
+    }
+
+    fn parse(text: &str) -> Result<Self, Refused> {
+        Digest::parse(text).map(Self).or_else(|_| {
+            refuse(
+                format!("{} is no digest", quoted(text)),
+                "write `sha256:` and the 64 hexadecimal digits that the registry shows for the manifest",
+            )
+        })
+    }
+}
+
+/// A registry's host, with its port if it has one.
+#[derive(Debug)]
+pub(crate) struct RegistryHost(pub(crate) String);
+
+impl Scalar for RegistryHost {
+    fn words() -> String {
+        "a registry's host, such as `registry.example:5000`".to_owned()
+    }
+
+    fn parse(text: &str) -> Result<Self, Refused> {
+        let strange = |c: char| !(c.is_ascii_alphanumeric() || ".-:[]".contains(c));
+        if text.is_empty() || text.len() > MAX_LABEL || text.contains(strange) {
+            return refuse(
+                format!("{} is no registry's host", quoted(text)),
+                format!("write {}", Self::words()),
+            );
+        }
+        Ok(Self(text.to_owned()))
     }
 }
 

@@ -1,22 +1,33 @@
 //! The pull policy: what its document looks like, and what must hold between its parts.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use magi_engine::policy::{Limits, Mode, Pattern, Policy, Rule, RuleVerdict};
+use magi_engine::policy::{Budget, Limits, Mode, Policy, Rule, RuleVerdict, Selector};
 use sha2::{Digest, Sha256};
 
 use crate::document;
 use crate::error::ConfigError;
-use crate::patterns::{ImagePattern, NamespacePattern, RuleName};
+use crate::patterns::{ImageDigest, ImagePattern, LabelPattern, NamespacePattern, RuleName};
 use crate::problem::{Place, Problem, Sink, quoted};
 use crate::schema::{Given, List, Said, section};
 use crate::size::human_bytes;
-use crate::values::{Choice, Flag, Limit, OneOf, Version};
+use crate::values::{Choice, Count, Flag, Limit, OneOf, Span, Version};
 
 /// Rules that one policy may have.
 const MAX_RULES: usize = 1000;
 /// Patterns that one list may have.
 const MAX_PATTERNS: usize = 256;
+/// Digests that one rule may name.
+const MAX_DIGESTS: usize = 1000;
+/// Budgets that one policy may have: every pull is held against each.
+const MAX_BUDGETS: usize = 100;
+const SECOND: u64 = 1000;
+const DAY: u64 = 24 * 3600 * SECOND;
+/// How long a stopped image stays denied unless the policy says otherwise.
+const DENY_FOR: Duration = Duration::from_secs(600);
+/// The span of a budget unless the policy says otherwise.
+const BUDGET_WINDOW: Duration = Duration::from_secs(3600);
 
 impl Choice for Mode {
     const WORDS: &'static [(&'static str, Self)] = &[("observe", Self::Observe), ("enforce", Self::Enforce)];
@@ -34,6 +45,31 @@ section! {
         /// Rules for some pulls. The first that matches decides; a fact about a pull that is not known yet
         /// matches every pattern, and a pull is stopped only if all rules that may apply agree.
         "rules" rules: List<RawRule, 0, MAX_RULES> = Yaml("[]");
+        /// How long an image whose pull was stopped for its size, or because it lied about it, is refused without
+        /// another try; `0s`: not at all. Only where the same limits would stop it again, and where `enforce` holds.
+        "denyFor" deny_for: Span<0, DAY> = Yaml("10m");
+        /// What the pulls of a namespace may fetch in a span of time. Pulls whose namespace is not known for sure are
+        /// not counted, and exempt ones are never stopped.
+        "budgets" budgets: List<RawBudget, 0, MAX_BUDGETS> = Yaml("[]");
+    }
+}
+
+section! {
+    /// A budget. Each namespace that it covers has an account of its own; the pull that exceeds it is stopped, those
+    /// that began before it go on.
+    struct RawBudget {
+        /// Its name in records and metrics.
+        "name" name: RuleName = Required;
+        /// Namespaces of the pods that the images are pulled for.
+        "namespaces" namespaces: List<NamespacePattern, 1, MAX_PATTERNS> = Words("each");
+        /// The span, which always ends now.
+        "window" window: Span<SECOND, { 7 * DAY }> = Yaml("1h");
+        /// Bytes that are fetched in it.
+        "bytes" bytes: Limit = Words("`none`");
+        /// Pulls that begin in it.
+        "pulls" pulls: Count<1, 1_000_000> = Words("any number");
+        /// As at the top level, for this budget.
+        "mode" mode: OneOf<Mode> = Words("inherited");
     }
 }
 
@@ -52,7 +88,7 @@ section! {
 }
 
 section! {
-    /// A rule for some pulls: it exempts them, or gives them limits, a mode, or both.
+    /// A rule for some pulls: it exempts them, denies them, or gives them limits, a mode, or both.
     struct RawRule {
         /// Its name in records and metrics.
         "name" name: RuleName = Required;
@@ -60,6 +96,8 @@ section! {
         "match" selectors: RawMatch = Required;
         /// Never stop these pulls, whatever they do. Excludes `mode` and `limits`.
         "exempt" exempt: Flag = Yaml("false");
+        /// Nobody may pull these. Excludes `exempt` and `limits`.
+        "deny" deny: Flag = Yaml("false");
         /// As at the top level, for these pulls.
         "mode" mode: OneOf<Mode> = Words("inherited");
         /// As at the top level, for these pulls.
@@ -68,12 +106,16 @@ section! {
 }
 
 section! {
-    /// Selects pulls. At least one key; with both, both must match.
+    /// Selects pulls. At least one key; with several, all must match.
     struct RawMatch {
         /// Namespaces of the pods that the images are pulled for.
         "namespaces" namespaces: List<NamespacePattern, 1, MAX_PATTERNS> = Words("all");
-        /// Repositories that the images come from, without tag and digest.
+        /// Labels of these pods, as `key=value`; all must match.
+        "podLabels" labels: List<LabelPattern, 1, MAX_PATTERNS> = Words("all");
+        /// Repositories that the images come from, without tag and digest; the host with its port or without.
         "images" images: List<ImagePattern, 1, MAX_PATTERNS> = Words("all");
+        /// Manifests, or indexes that lead to them.
+        "digests" digests: List<ImageDigest, 1, MAX_DIGESTS> = Words("all");
     }
 }
 
@@ -107,12 +149,74 @@ fn check(raw: RawPolicy, revision: String, sink: &mut Sink) -> Option<Policy> {
             sink,
         ));
     }
+    let budgets = check_budgets(raw.budgets, mode, sink);
     raw.version.value()?;
     Some(Policy {
         revision,
         rules,
         fallback: RuleVerdict::Limit { mode, limits },
+        budgets,
+        deny_for: raw.deny_for.value().map_or(DENY_FOR, |span| span.0),
     })
+}
+
+fn check_budgets(raw: Said<List<RawBudget, 0, MAX_BUDGETS>>, inherited: Mode, sink: &mut Sink) -> Vec<Budget> {
+    let mut names = BTreeMap::new();
+    let mut budgets = Vec::new();
+    for (index, Given { value, mark }) in raw.value().map(|list| list.0).unwrap_or_default() {
+        let path = format!("budgets[{index}]");
+        is_unique(&value.name, "budget", &path, &mut names, sink);
+        let bytes = value.bytes.value().and_then(|limit| limit.0);
+        let pulls = value.pulls.value().map(|count| u64::from(count.0));
+        if bytes.is_none() && pulls.is_none() {
+            let problem = Problem::new(path, "the budget allows everything");
+            sink.report(&mark, problem.hint("add `bytes` or `pulls`"));
+        }
+        let Some(RuleName(name)) = value.name.value() else {
+            continue;
+        };
+        budgets.push(Budget {
+            name,
+            namespaces: patterns(value.namespaces, |pattern: NamespacePattern| pattern.0),
+            window: value.window.value().map_or(BUDGET_WINDOW, |span| span.0),
+            bytes,
+            pulls,
+            mode: value.mode.value().map_or(inherited, |mode| mode.0),
+        });
+    }
+    budgets
+}
+
+/// Complains about a name that another one has already.
+fn is_unique(
+    name: &Said<RuleName>,
+    what: &str,
+    path: &str,
+    names: &mut BTreeMap<String, Place>,
+    sink: &mut Sink,
+) {
+    let Some(Given {
+        value: RuleName(text),
+        mark,
+    }) = name.given()
+    else {
+        return;
+    };
+    if let Some(first) = names.get(text) {
+        let problem = Problem::new(
+            format!("{path}.name"),
+            format!("another {what} is called {}", quoted(text)),
+        );
+        sink.report(
+            mark,
+            problem.hint(format!(
+                "it is in line {}: give each a name of its own",
+                first.line
+            )),
+        );
+    } else {
+        names.insert(text.clone(), mark.place);
+    }
 }
 
 fn check_rule(
@@ -128,34 +232,23 @@ fn check_rule(
                 name,
                 selectors,
                 exempt,
+                deny,
                 mode,
                 limits,
             },
         mark,
     } = rule;
-    if let Some(Given {
-        value: RuleName(text),
-        mark,
-    }) = name.given()
-    {
-        if let Some(first) = names.get(text) {
-            let problem = Problem::new(
-                format!("{path}.name"),
-                format!("another rule is called {}", quoted(text)),
-            );
-            sink.report(
-                mark,
-                problem.hint(format!(
-                    "it is in line {}: give each a name of its own",
-                    first.line
-                )),
-            );
-        } else {
-            names.insert(text.clone(), mark.place);
-        }
-    }
+    is_unique(&name, "rule", path, names, sink);
 
     let limits_apply = !(mode.is_absent() && say_nothing(&limits));
+    let denies = deny.given().is_some_and(|given| given.value.0);
+    if denies
+        && let Some(Given { mark, .. }) = deny.given()
+        && (!say_nothing(&limits) || exempt.given().is_some_and(|given| given.value.0))
+    {
+        let problem = Problem::new(path, "the rule denies, so its limits or its exemption would never apply");
+        sink.report(mark, problem.hint("remove `deny`, or the others"));
+    }
     match &exempt {
         Said::Given(Given {
             value: Flag(true),
@@ -170,17 +263,23 @@ fn check_rule(
         Said::Absent
         | Said::Given(Given {
             value: Flag(false), ..
-        }) if !limits_apply => {
+        }) if !limits_apply && !denies => {
             let problem = Problem::new(path, "the rule says nothing");
-            sink.report(&mark, problem.hint("add `exempt: true`, a `mode`, or `limits`"));
+            sink.report(
+                &mark,
+                problem.hint("add `exempt: true`, `deny: true`, a `mode`, or `limits`"),
+            );
         }
         Said::Absent | Said::Wrong | Said::Given(_) => {}
     }
     let exempts = exempt.value().is_some_and(|flag| flag.0);
 
-    let (namespaces, images) = check_match(selectors, &format!("{path}.match"), sink);
+    let selector = check_match(selectors, &format!("{path}.match"), sink);
     let verdict = match inherited {
         _ if exempts => RuleVerdict::Exempt,
+        RuleVerdict::Limit { mode: top_mode, .. } if denies => RuleVerdict::Deny {
+            mode: mode.value().map_or(top_mode, |mode| mode.0),
+        },
         RuleVerdict::Limit {
             mode: top_mode,
             limits: top_limits,
@@ -188,12 +287,11 @@ fn check_rule(
             mode: mode.value().map_or(top_mode, |mode| mode.0),
             limits: check_limits(limits, top_limits, &format!("{path}.limits"), sink),
         },
-        RuleVerdict::Exempt => RuleVerdict::Exempt,
+        RuleVerdict::Exempt | RuleVerdict::Deny { .. } => inherited,
     };
     Some(Rule {
         name: name.value()?.0,
-        namespaces,
-        images,
+        selector,
         verdict,
     })
 }
@@ -215,25 +313,41 @@ fn say_nothing(limits: &Said<RawLimits>) -> bool {
     }
 }
 
-fn check_match(selectors: Said<RawMatch>, path: &str, sink: &mut Sink) -> (Vec<Pattern>, Vec<Pattern>) {
+fn check_match(selectors: Said<RawMatch>, path: &str, sink: &mut Sink) -> Selector {
     let Said::Given(Given {
-        value: RawMatch { namespaces, images },
+        value:
+            RawMatch {
+                namespaces,
+                labels,
+                images,
+                digests,
+            },
         mark,
     }) = selectors
     else {
-        return (Vec::new(), Vec::new());
+        return Selector::default();
     };
-    if namespaces.is_absent() && images.is_absent() {
+    if namespaces.is_absent() && labels.is_absent() && images.is_absent() && digests.is_absent() {
         let problem = Problem::new(path, "nothing is selected");
-        let hint = "add `namespaces` or `images`; what is to hold for every pull belongs at the top level";
+        let hint = "add `namespaces`, `podLabels`, `images` or `digests`; what is to hold for every pull belongs at \
+                    the top level";
         sink.report(&mark, problem.hint(hint));
     }
-    let namespaces = namespaces.value().map(|list| list.0).unwrap_or_default();
-    let images = images.value().map(|list| list.0).unwrap_or_default();
-    (
-        namespaces.into_iter().map(|(_, given)| given.value.0).collect(),
-        images.into_iter().map(|(_, given)| given.value.0).collect(),
-    )
+    Selector {
+        namespaces: patterns(namespaces, |pattern: NamespacePattern| pattern.0),
+        labels: patterns(labels, |label: LabelPattern| (label.key, label.value)),
+        images: patterns(images, |pattern: ImagePattern| pattern.0),
+        digests: patterns(digests, |digest: ImageDigest| digest.0),
+    }
+}
+
+/// The items of a list, in the engine's form.
+fn patterns<T, U, const LEAST: usize, const MOST: usize>(
+    list: Said<List<T, LEAST, MOST>>,
+    form: impl Fn(T) -> U,
+) -> Vec<U> {
+    let items = list.value().map(|list| list.0).unwrap_or_default();
+    items.into_iter().map(|(_, given)| form(given.value)).collect()
 }
 
 fn check_limits(raw: Said<RawLimits>, inherited: Limits, path: &str, sink: &mut Sink) -> Limits {

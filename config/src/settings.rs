@@ -24,6 +24,12 @@ pub struct Settings {
     pub log: LogSettings,
     /// Kernel probes.
     pub probes: ProbeSettings,
+    /// Whether requests on containerd's CRI socket are read off the kernel.
+    pub requests: ProbeMode,
+    /// The node's pods.
+    pub nri: NriSettings,
+    /// Manifests from their registry.
+    pub resolver: ResolverSettings,
     /// How often containerd is asked.
     pub poll: PollSettings,
     /// Where every event is recorded for replay, if anywhere.
@@ -136,6 +142,38 @@ pub struct PollSettings {
     pub idle: Duration,
 }
 
+/// The node's pods, as NRI tells them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NriSettings {
+    /// Whether the agent registers as a plugin.
+    pub mode: ProbeMode,
+    /// The runtime's socket for plugins.
+    pub socket: PathBuf,
+}
+
+/// Manifests from their registry, for questions of the image verifier.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ResolverSettings {
+    /// Whether the agent asks registries.
+    pub mode: ResolverMode,
+    /// How long it may take.
+    pub deadline: Duration,
+    /// Registry hosts, with their ports, that are asked without TLS.
+    pub insecure: Vec<String>,
+    /// A docker `config.json` with credentials.
+    pub credentials: Option<PathBuf>,
+}
+
+/// Whether the agent asks registries for manifests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ResolverMode {
+    /// Never.
+    Off,
+    /// When the image verifier asks for an image whose manifest is not known.
+    On,
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -159,6 +197,17 @@ impl Default for Settings {
             probes: ProbeSettings {
                 mode: ProbeMode::Auto,
                 btf: "/sys/kernel/btf/vmlinux".into(),
+            },
+            requests: ProbeMode::Auto,
+            nri: NriSettings {
+                mode: ProbeMode::Auto,
+                socket: "/var/run/nri/nri.sock".into(),
+            },
+            resolver: ResolverSettings {
+                mode: ResolverMode::Off,
+                deadline: Duration::from_millis(800),
+                insecure: Vec::new(),
+                credentials: None,
             },
             poll: PollSettings {
                 active: Duration::from_millis(250),

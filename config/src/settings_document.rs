@@ -9,9 +9,10 @@ use crate::error::ConfigError;
 use crate::problem::{Problem, Sink, quoted};
 use crate::schema::{Given, List, Said, section};
 use crate::settings::{
-    AuditSettings, ContainerdSettings, ControlSettings, LogFormat, LogLevel, LogSettings, PollSettings,
-    ProbeMode, ProbeSettings, Settings,
+    AuditSettings, ContainerdSettings, ControlSettings, LogFormat, LogLevel, LogSettings, NriSettings,
+    PollSettings, ProbeMode, ProbeSettings, ResolverMode, ResolverSettings, Settings,
 };
+use crate::patterns::RegistryHost;
 use crate::values::{Choice, Count, FilePath, MaybeFilePath, OneOf, Size, SocketPath, Span, Version};
 
 const KIB: u64 = 1 << 10;
@@ -21,6 +22,8 @@ const SECOND: u64 = 1000;
 const MINUTE: u64 = 60 * SECOND;
 /// Namespaces of containerd that one agent may watch; each costs calls of its own.
 const MAX_NAMESPACES: usize = 16;
+/// Registries that may be named.
+const MAX_REGISTRIES: usize = 64;
 
 impl Choice for LogLevel {
     const WORDS: &'static [(&'static str, Self)] = &[
@@ -34,6 +37,10 @@ impl Choice for LogLevel {
 
 impl Choice for LogFormat {
     const WORDS: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
+}
+
+impl Choice for ResolverMode {
+    const WORDS: &'static [(&'static str, Self)] = &[("off", Self::Off), ("on", Self::On)];
 }
 
 impl Choice for ProbeMode {
@@ -57,6 +64,12 @@ section! {
         "log" log: RawLog = Words("see there");
         /// Kernel probes, which tie sockets to pulls.
         "probes" probes: RawProbes = Words("see there");
+        /// Requests on containerd's CRI socket, read off the kernel: they tell who asks for an image.
+        "requests" requests: RawRequests = Words("see there");
+        /// The node's pods, as NRI tells them.
+        "nri" nri: RawNri = Words("see there");
+        /// Manifests from their registry, for questions of containerd's image verifier.
+        "resolver" resolver: RawResolver = Words("see there");
         /// How often containerd is asked what is in flight, beside its events.
         "poll" poll: RawPoll = Words("see there");
         /// A file in which every event is recorded, for `magi-node replay`.
@@ -117,6 +130,39 @@ section! {
 }
 
 section! {
+    /// Requests on containerd's CRI socket.
+    struct RawRequests {
+        /// `auto` reads them if the kernel lets us, and does without if not; `off` never does.
+        "mode" mode: OneOf<ProbeMode> = Yaml("auto");
+    }
+}
+
+section! {
+    /// The node's pods.
+    struct RawNri {
+        /// `auto` registers as an NRI plugin as soon as the socket is there; `off` never does.
+        "mode" mode: OneOf<ProbeMode> = Yaml("auto");
+        /// containerd's socket for NRI plugins.
+        "socket" socket: SocketPath = Yaml("/var/run/nri/nri.sock");
+    }
+}
+
+section! {
+    /// Manifests from their registry. They are asked for only when containerd's image verifier wants to know about an
+    /// image that this node has not seen, and only containerd would fetch the same anyway.
+    struct RawResolver {
+        /// `on` asks registries, `off` never does.
+        "mode" mode: OneOf<ResolverMode> = Yaml("off");
+        /// How long it may take; the pull goes on unjudged if it takes longer.
+        "deadline" deadline: Span<50, { 5 * SECOND }> = Yaml("800ms");
+        /// Registry hosts, with their ports, that are asked without TLS. Those on this machine always may be.
+        "insecure" insecure: List<RegistryHost, 0, MAX_REGISTRIES> = Yaml("[]");
+        /// A docker `config.json` with credentials.
+        "credentials" credentials: MaybeFilePath = Yaml("null");
+    }
+}
+
+section! {
     /// How often containerd is asked.
     struct RawPoll {
         /// While a pull is in flight.
@@ -146,6 +192,9 @@ fn check(raw: RawSettings, sink: &mut Sink) -> Option<Settings> {
         audit,
         log,
         probes,
+        requests,
+        nri,
+        resolver,
         poll,
         trace,
         trace_max,
@@ -184,6 +233,21 @@ fn check(raw: RawSettings, sink: &mut Sink) -> Option<Settings> {
             },
             None => probes,
         },
+        requests: match raw.requests.value() {
+            Some(raw) => raw.mode.value().map_or(requests, |mode| mode.0),
+            None => requests,
+        },
+        nri: match raw.nri.value() {
+            Some(raw) => NriSettings {
+                mode: raw.mode.value().map_or(nri.mode, |mode| mode.0),
+                socket: raw.socket.value().map_or(nri.socket, |path| path.0),
+            },
+            None => nri,
+        },
+        resolver: match raw.resolver.value() {
+            Some(raw) => check_resolver(raw, resolver),
+            None => resolver,
+        },
         poll: match raw.poll.value() {
             Some(raw) => check_poll(&raw, poll, sink),
             None => poll,
@@ -211,6 +275,18 @@ fn check_containerd(raw: RawContainerd, default: ContainerdSettings, sink: &mut 
         }
     }
     ContainerdSettings { address, namespaces }
+}
+
+fn check_resolver(raw: RawResolver, default: ResolverSettings) -> ResolverSettings {
+    let insecure = raw.insecure.value().map(|list| list.0);
+    ResolverSettings {
+        mode: raw.mode.value().map_or(default.mode, |mode| mode.0),
+        deadline: raw.deadline.value().map_or(default.deadline, |span| span.0),
+        insecure: insecure.map_or(default.insecure, |hosts| {
+            hosts.into_iter().map(|(_, given)| given.value.0).collect()
+        }),
+        credentials: raw.credentials.value().map_or(default.credentials, |path| path.0),
+    }
 }
 
 fn check_poll(raw: &RawPoll, default: PollSettings, sink: &mut Sink) -> PollSettings {

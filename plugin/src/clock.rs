@@ -4,6 +4,12 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use magi_engine::Time;
 
+/// The wall clock, which containerd stamps leases with: comparable with those stamps, and with nothing else.
+pub(crate) fn wall() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time::from_micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
+
 /// Reads [`Time`]; never steps back, whatever happens to the wall clock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
@@ -14,11 +20,9 @@ pub(crate) struct Clock {
 impl Clock {
     /// Anchors the clock now.
     pub(crate) fn start() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let micros = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
         Self {
             anchor: Instant::now(),
-            at_anchor: Time::from_micros(micros),
+            at_anchor: wall(),
         }
     }
 

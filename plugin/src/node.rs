@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
-use magi_config::Settings;
+use magi_config::{ProbeMode, Settings};
+use magi_engine::event::Question;
 use magi_engine::policy::Policy;
 use magi_engine::{Source, Time};
 use magi_node_api::{
@@ -24,10 +25,20 @@ use crate::inbox;
 use crate::levers::Sockets;
 use crate::recorder::Recorder;
 use crate::sources::containerd::Attached;
-use crate::sources::{containerd, kernel, socket_table};
+use crate::sources::{containerd, kernel, nri, socket_table};
 
 /// Questions that may wait for the engine.
 const MAX_ASKED: usize = 64;
+/// Changes of pods that may wait; whatever waits longer is asked for anew.
+const MAX_POD_CHANGES: usize = 1024;
+/// Sources that come and go.
+const WATCHED: [Source; 5] = [
+    Source::Containerd,
+    Source::Probes,
+    Source::SocketTable,
+    Source::Requests,
+    Source::Nri,
+];
 
 /// Runs the node agent until it is told to stop.
 ///
@@ -106,6 +117,15 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         level,
     }));
     tasks.spawn(socket_table::run(inbox.clone(), lists, attached));
+    if settings.nri.mode != ProbeMode::Off {
+        let (tell, changes) = mpsc::channel(MAX_POD_CHANGES);
+        let config = nri::Config {
+            socket: settings.nri.socket.clone(),
+            cri: Some(settings.containerd.address.clone()),
+        };
+        nri::start(config, tell).context("cannot start the NRI plugin's thread")?;
+        tasks.spawn(nri::tell(changes, inbox.clone()));
+    }
     let config = containerd::Config {
         address: settings.containerd.address.clone(),
         namespaces: settings.containerd.namespaces.clone(),
@@ -194,9 +214,7 @@ impl StatusBoard {
                 root: found.map(|found| found.content_root.display().to_string()),
             },
             probes: (*self.probes.borrow()).to_owned(),
-            sources: [Source::Containerd, Source::Probes, Source::SocketTable]
-                .map(source)
-                .to_vec(),
+            sources: WATCHED.map(source).to_vec(),
             policy: self.policy.borrow().clone(),
             audit: self.audit.display().to_string(),
             lost_records: self.lost.load(Ordering::Relaxed),
@@ -214,6 +232,7 @@ async fn answer(
     let question = match request {
         Request::Status => return Ok(Reply::Status(Box::new(status.status()))),
         Request::Question(question) => question,
+        Request::Verify { image, digest } => Question::Verify { image, digest },
     };
     let (reply, answered) = oneshot::channel();
     ask.try_send(Asked { question, reply })

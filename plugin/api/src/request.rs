@@ -3,14 +3,14 @@
 use std::fmt;
 
 use magi_engine::event::Question;
-use magi_engine::ids::PullId;
+use magi_engine::ids::{Digest, ImageName, PullId};
 use serde::{Deserialize, Serialize};
 
 /// A request as it stands on the line. It names no asker: nobody can speak in another's name.
 ///
 /// Every variant has braces so that an unknown field is refused rather than ignored: a newer magictl must not believe
 /// that an older node heeded it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Ask {
     /// The pulls in flight and, if wanted, those that ended lately.
@@ -26,6 +26,21 @@ pub enum Ask {
     },
     /// Close every registry connection of containerd.
     Panic {},
+    /// Whether an image may be pulled; from `magi-verify`, which containerd's image verifier runs.
+    Verify {
+        /// The image, as it was asked for.
+        image: ImageName,
+        /// The manifest or index that the registry names for it.
+        digest: Digest,
+        /// Its media type.
+        #[serde(default)]
+        media_type: String,
+        /// Its own size in bytes, not the image's.
+        #[serde(default)]
+        size: u64,
+    },
+    /// The pods that NRI shows.
+    Pods {},
     /// How the node itself does.
     Status {},
 }
@@ -53,6 +68,13 @@ impl fmt::Display for Peer {
 pub enum Request {
     /// For the engine.
     Question(Question),
+    /// For the engine, and for the resolver if the engine does not know the image.
+    Verify {
+        /// The image, as it was asked for.
+        image: ImageName,
+        /// What the registry names for it.
+        digest: Digest,
+    },
     /// For the node itself.
     Status,
 }
@@ -70,6 +92,8 @@ impl Ask {
             Self::Panic {} => Request::Question(Question::Panic {
                 actor: peer.to_string(),
             }),
+            Self::Verify { image, digest, .. } => Request::Verify { image, digest },
+            Self::Pods {} => Request::Question(Question::Pods),
             Self::Status {} => Request::Status,
         }
     }

@@ -134,7 +134,11 @@ pub(crate) async fn abort(socket: &Path, args: AbortArgs) -> Result<Exit, Failur
             Exit::Failed,
             "too many questions wait for magi-node already; try again".to_owned(),
         ),
-        Answer::Pulls { .. } | Answer::Closed { .. } => return Err(unasked()),
+        Answer::Pulls { .. }
+        | Answer::Pods { .. }
+        | Answer::Admitted { .. }
+        | Answer::Refused { .. }
+        | Answer::Closed { .. } => return Err(unasked()),
     };
     Err(Failure::new(exit, message))
 }
@@ -161,7 +165,12 @@ pub(crate) async fn panic(socket: &Path, args: PanicArgs) -> Result<Exit, Failur
         Answer::Failed { why } => format!("the registry connections could not be closed: {why}"),
         Answer::StillRunning { why } => format!("the registry connections are not closed yet: {why}"),
         Answer::Busy => "too many questions wait for magi-node already; try again".to_owned(),
-        Answer::Pulls { .. } | Answer::Ended | Answer::NoSuchPull => return Err(unasked()),
+        Answer::Pulls { .. }
+        | Answer::Pods { .. }
+        | Answer::Admitted { .. }
+        | Answer::Refused { .. }
+        | Answer::Ended
+        | Answer::NoSuchPull => return Err(unasked()),
     };
     Err(Failure::new(Exit::Failed, message))
 }

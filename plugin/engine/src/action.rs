@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::audit::AuditRecord;
 use crate::ids::{AttemptId, IngestKey, RequestId, SnapshotName, SocketName};
+use crate::owner::NodePod;
 use crate::report::Report;
 use crate::time::Time;
 
@@ -148,6 +149,21 @@ pub enum Answer {
     Pulls {
         /// The report.
         report: Report,
+    },
+    /// The pods of the node.
+    Pods {
+        /// They, by sandbox; none: NRI is not connected.
+        pods: Option<Vec<NodePod>>,
+    },
+    /// The image may be pulled, as far as is known.
+    Admitted {
+        /// Whether its manifest is known, so that asking again after it was resolved would tell no more.
+        known: bool,
+    },
+    /// The image may not be pulled.
+    Refused {
+        /// Why, and how to get an exemption, for people.
+        why: String,
     },
     /// The pull has ended after the question came.
     Ended,

@@ -12,7 +12,7 @@ use crate::event::View;
 use crate::evidence::Reason;
 use crate::ids::{AttemptId, ContainerdNamespace, IngestKey, IngestRef, LeaseKey, PullId, SnapshotName};
 use crate::picture::is_whole;
-use crate::policy::{Mode, Policy, RuleVerdict};
+use crate::policy::{Mode, Policy, Subject};
 use crate::pursuit::Acted;
 use crate::time::Time;
 
@@ -125,16 +125,23 @@ impl Aftermath {
         }
     }
 
+    /// What the policy may ask of the ended pull.
+    fn subject(&self) -> Subject<'_> {
+        let pod = self.facts.owner.as_ref().and_then(|owner| owner.pod.as_ref());
+        Subject {
+            namespace: pod.map(|pod| &pod.namespace),
+            repositories: &self.facts.repositories,
+            ..Subject::default()
+        }
+    }
+
     /// A policy was loaded: who may no longer be stopped by it is no longer cleaned up after, either.
     pub(crate) fn policy_loaded(&mut self, policy: &Policy) {
         self.may_act = self.acted.reason == Reason::Operator
             || policy
-                .applied(None, &self.facts.repositories)
+                .applied(&self.subject())
                 .iter()
-                .all(|way| match way.verdict {
-                    RuleVerdict::Limit { mode, .. } => mode == Mode::Enforce,
-                    RuleVerdict::Exempt => false,
-                });
+                .all(|way| way.verdict.mode() == Some(Mode::Enforce));
     }
 
     /// What follows from a fresh look. `pull_of` tells which pull in flight has a lease, and whether it is condemned.
@@ -209,6 +216,9 @@ impl Aftermath {
         }
         if self.left.is_empty() {
             self.clean = true;
+            if self.acted.reason == Reason::DeniedRecently && self.removed == 0 {
+                return None;
+            }
             return Some(Step::Record(Entry::Clean {
                 removed: self.removed,
             }));

@@ -5,7 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::evidence::{Evidence, Reason, Source};
-use crate::ids::{AttemptId, IngestRef, LeaseKey, PullId, RepositoryName, SocketName};
+use crate::ids::{AttemptId, Digest, ImageName, IngestRef, LeaseKey, PullId, RepositoryName, SocketName};
+use crate::owner::Owner;
 use crate::policy::Mode;
 
 /// Version of the records' form; raised when a field changes its meaning or goes away.
@@ -32,6 +33,12 @@ pub struct PullFacts {
     pub lease: LeaseKey,
     /// Where it comes from, as far as known.
     pub repositories: Vec<RepositoryName>,
+    /// Who asked for it; none: not known for sure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
+    /// Who may have asked for it, where that is not known for sure.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub owner_candidates: Vec<Owner>,
     /// Declared compressed bytes, if a manifest is known.
     pub declared: Option<u64>,
     /// Bytes in its ingests when the record was made.
@@ -109,6 +116,23 @@ pub enum Entry {
         /// What is left, in words.
         what: Vec<String>,
     },
+    /// The image verifier was told no, or would have been told no if the policy enforced.
+    Refused {
+        /// The image, as it was asked for.
+        image: ImageName,
+        /// Its manifest or index.
+        digest: Digest,
+        /// Why.
+        reason: Reason,
+        /// The rule that applied; none: the policy's defaults.
+        rule: Option<String>,
+        /// Observe or enforce.
+        mode: Mode,
+        /// What speaks for it.
+        evidence: Vec<Evidence>,
+        /// Refusals of the same kind since the last record that are not recorded one by one.
+        unrecorded: u64,
+    },
     /// A manifest could not be understood; the pull goes on unjudged by size.
     ManifestUnreadable {
         /// The document and why.
@@ -177,6 +201,15 @@ impl fmt::Display for Entry {
             }
             Self::WouldAbort { reason, .. } => write!(f, "{reason}: would be stopped if the policy enforced"),
             Self::NotStopped { reason, why } => write!(f, "{reason}: not stopped yet: {why}"),
+            Self::Refused {
+                image,
+                reason,
+                mode: Mode::Enforce,
+                ..
+            } => write!(f, "{reason}: {image} was refused before its first byte"),
+            Self::Refused { image, reason, .. } => {
+                write!(f, "{reason}: {image} would be refused if the policy enforced")
+            }
             Self::NotClean { what } => write!(f, "left behind: {}", what.join(", ")),
             Self::ManifestUnreadable { problem } => write!(f, "judged without its manifest: {problem}"),
             Self::Forgotten { what } => write!(f, "forgotten: {what}"),

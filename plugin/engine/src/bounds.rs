@@ -70,3 +70,30 @@ pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// Ingests in flight at once up to which sockets are tied to them by byte counts.
 pub const MAX_PAIRED_INGESTS: usize = 64;
+
+/// Requests on the CRI socket that are remembered.
+pub const MAX_CALLS: usize = 512;
+/// Spans in which requests may have gone unseen; when there are more, the oldest two become one.
+pub const MAX_MISSED_SPANS: usize = 64;
+/// Ended pulls that still explain a request.
+pub const MAX_GONE_PULLS: usize = 256;
+/// For so long after a request its lease and manifest are looked for at a quick pace.
+pub const LEASE_EXPECTED: Duration = Duration::from_millis(1_500);
+/// Pause between these looks.
+pub const LOOK_FOR_LEASE: Duration = Duration::from_millis(20);
+/// Pods of the node that are remembered.
+pub const MAX_PODS: usize = 4096;
+/// Labels of one pod that are remembered, and requests that a report names as possible.
+pub const MAX_LABELS: usize = 128;
+/// Askers that a report or record names where the owner is not known for sure.
+pub const MAX_CANDIDATES_REPORTED: usize = 8;
+/// Manifests that are remembered for questions of the verifier.
+pub const MAX_KNOWN_MANIFESTS: usize = 4096;
+/// Digests that are denied at once.
+pub const MAX_DENIALS: usize = 4096;
+/// Accounts of budgets: one for each budget and namespace.
+pub const MAX_ACCOUNTS: usize = 4096;
+/// Ended pulls that one account remembers one by one.
+pub const MAX_ACCOUNT_ENTRIES: usize = 1024;
+/// Between two records of refusals of the same digest.
+pub const REFUSAL_RECORDED_EVERY: Duration = Duration::from_secs(10);

@@ -1,12 +1,14 @@
 //! The engine: one event in, effects out. It owns all that magi knows at run time.
 //!
-//! Every event runs through the same steps: take it over (`engine/looks.rs`, `sockets.rs`, `asks.rs`), judge what it
+//! Every event runs through the same steps: take it over (`engine/looks.rs`, `sockets.rs`, `owners.rs`, `asks.rs`), judge what it
 //! changed and pursue what is condemned (`acts.rs`), and see what waits for which time (here).
 
 mod acts;
 mod asks;
 mod looks;
+mod owners;
 mod sockets;
+mod verify;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -16,15 +18,19 @@ use crate::aftermath::Aftermath;
 use crate::agenda::Agenda;
 use crate::audit::{AuditRecord, Entry, PullFacts};
 use crate::bounds::LOOK_LONGEST;
+use crate::budget::Accounts;
 use crate::event::Event;
 use crate::evidence::Source;
 use crate::flights::Flights;
-use crate::ids::{LeaseKey, PullId};
+use crate::ids::{Digest, LeaseKey, PullId};
+use crate::images::Images;
 use crate::picture::Picture;
-use crate::policy::{Policy, RuleVerdict};
+use crate::policy::Policy;
+use crate::pods::Pods;
 use crate::pull::Pull;
 use crate::questions::{Questions, Waiting};
 use crate::report::{PullReport, Report};
+use crate::requests::Requests;
 use crate::ties::Ties;
 use crate::time::Time;
 
@@ -41,6 +47,11 @@ pub struct Engine {
     ties: Ties,
     flights: Flights,
     questions: Questions,
+    requests: Requests,
+    pods: Pods,
+    images: Images,
+    accounts: Accounts,
+    refusals: BTreeMap<Digest, verify::Refusals>,
     aftermaths: BTreeMap<PullId, Aftermath>,
     ended: VecDeque<PullReport>,
     agenda: Agenda,
@@ -58,6 +69,8 @@ pub struct Engine {
 struct Said {
     too_many_leases: bool,
     too_many_ties: bool,
+    too_many_pods: bool,
+    too_many_denials: bool,
 }
 
 impl Engine {
@@ -91,11 +104,19 @@ impl Engine {
             Event::SocketClosed { cookie } => self.closed(now, cookie),
             Event::TiesLost => self.ties.lost(),
             Event::SocketsListed { sockets } => self.listed(now, &sockets, fx),
+            Event::CallBegan { call, at, request } => self.call_began(now, call, at, request),
+            Event::CallEnded { call, at, end: _ } => self.call_ended(now, call, at),
+            Event::CallsMissed { since, until } => self.requests.missed(since, until),
+            Event::PodsListed { pods } => self.pods_listed(pods, fx),
+            Event::PodSeen { pod } => self.pod_seen(pod, fx),
+            Event::PodGone { sandbox } => self.pods.gone(&sandbox),
+            Event::ManifestResolved { manifest } => self.images.learn(&manifest),
             Event::Asked { request, question } => self.asked(now, request, question, fx),
             Event::LeverDone { attempt, outcome } => self.lever_done(now, attempt, &outcome, fx),
             Event::Tick => self.agenda.woken(),
         }
-        self.judge_changed();
+        self.join(now);
+        self.judge_changed(now);
         if may_act {
             self.pursue(now, fx);
         }
@@ -138,10 +159,10 @@ impl Engine {
         for aftermath in self.aftermaths.values_mut() {
             aftermath.policy_loaded(&self.policy);
         }
-        let mode = match self.policy.fallback {
-            RuleVerdict::Exempt => None,
-            RuleVerdict::Limit { mode, .. } => Some(mode),
-        };
+        if self.policy.deny_for.is_zero() {
+            self.images.let_all_in();
+        }
+        let mode = self.policy.fallback.mode();
         let rules = u64::try_from(self.policy.rules.len()).unwrap_or(u64::MAX);
         self.record(fx, None, Entry::PolicyInForce { mode, rules });
     }
@@ -172,7 +193,9 @@ impl Engine {
                     pull.pursuit.interrupted();
                 }
             }
-            Source::Operator => {}
+            Source::Requests => self.requests_lost(),
+            Source::Nri => self.pods.lost(),
+            Source::Verifier | Source::Operator => {}
         }
         if self.up.remove(&source) {
             self.record(fx, None, Entry::SourceChanged { source, up: false });
@@ -190,6 +213,7 @@ impl Engine {
             let answer = Answer::StillRunning { why: why.to_owned() };
             fx.push(Action::Answer { request, answer });
         }
+        self.images.forget_old(now);
         let over: Vec<Aftermath> = self
             .aftermaths
             .extract_if(.., |_, aftermath| aftermath.expires() <= now)
@@ -219,7 +243,8 @@ impl Engine {
             fx.push(look);
         }
         let aftermaths = self.aftermaths.values().map(Aftermath::expires).min();
-        let others = self.questions.next_expiry().into_iter().chain(aftermaths);
+        let questions = self.questions.next_expiry();
+        let others = questions.into_iter().chain(aftermaths).chain(self.images.next_expiry());
         if let Some(wake) = self.agenda.wake(now, others) {
             fx.push(wake);
         }
@@ -250,6 +275,11 @@ pub(crate) struct Footprint {
     pub(crate) flights: usize,
     pub(crate) questions: usize,
     pub(crate) aftermaths: usize,
+    pub(crate) requests: usize,
+    pub(crate) pods: usize,
+    pub(crate) denials: usize,
+    pub(crate) charges: usize,
+    pub(crate) refusals: usize,
 }
 
 #[cfg(test)]
@@ -268,6 +298,11 @@ impl Engine {
             flights: self.flights.len(),
             questions: self.questions.len(),
             aftermaths: self.aftermaths.len(),
+            requests: self.requests.len(),
+            pods: self.pods.len(),
+            denials: self.images.denials(),
+            charges: self.accounts.len(),
+            refusals: self.refusals.len(),
         }
     }
 }

@@ -5,11 +5,13 @@ use serde::{Deserialize, Serialize};
 use crate::action::LeverOutcome;
 use crate::evidence::{Source, TieMethod};
 use crate::ids::{
-    AttemptId, Cookie, Digest, IngestDir, IngestKey, IngestRef, LeaseKey, PullId, RequestId, SnapshotName,
-    SocketName,
+    AttemptId, CallId, Cookie, Digest, ImageName, IngestDir, IngestKey, IngestRef, LeaseKey, PullId, RequestId,
+    SandboxId, SnapshotName, SocketName,
 };
 use crate::manifest::Manifest;
+use crate::owner::{NodePod, PullRequest, RequestEnd};
 use crate::policy::Policy;
+use crate::time::Time;
 
 /// Something happened outside, or a lever came back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +76,51 @@ pub enum Event {
         /// The sockets.
         sockets: Vec<SocketStat>,
     },
+    /// A request on containerd's CRI socket was read whole.
+    CallBegan {
+        /// Names it.
+        call: CallId,
+        /// When the kernel handed its last bytes to containerd, by the wall clock.
+        at: Time,
+        /// What it asks for.
+        request: PullRequest,
+    },
+    /// That request is over.
+    CallEnded {
+        /// It.
+        call: CallId,
+        /// When, by the wall clock.
+        at: Time,
+        /// How.
+        end: RequestEnd,
+    },
+    /// Requests may have gone unseen in this time: whoever asked then is not known.
+    CallsMissed {
+        /// From.
+        since: Time,
+        /// To.
+        until: Time,
+    },
+    /// Every pod of the node; those that are not listed are gone.
+    PodsListed {
+        /// They.
+        pods: Vec<NodePod>,
+    },
+    /// A pod is there, or has changed.
+    PodSeen {
+        /// It.
+        pod: NodePod,
+    },
+    /// A pod's sandbox was removed.
+    PodGone {
+        /// It.
+        sandbox: SandboxId,
+    },
+    /// The resolver read a manifest from its registry, for a question of the verifier.
+    ManifestResolved {
+        /// It.
+        manifest: Manifest,
+    },
     /// Somebody asks; exactly one [`crate::Action::Answer`] follows.
     Asked {
         /// Names the question.
@@ -95,6 +142,9 @@ pub enum Event {
 /// A whole picture of what containerd is pulling.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
+    /// When the look began, by the wall clock: whatever it shows was there after that.
+    #[serde(default)]
+    pub begun: Option<Time>,
     /// Every lease of the watched namespaces.
     pub leases: Vec<LeaseView>,
     /// Every ingest of the watched namespaces.
@@ -108,6 +158,9 @@ pub struct View {
 pub struct LeaseView {
     /// Its identity.
     pub key: LeaseKey,
+    /// When containerd made it, by the wall clock.
+    #[serde(default)]
+    pub created: Option<Time>,
     /// Committed blobs.
     pub content: Vec<Digest>,
     /// Ingests in flight.
@@ -178,4 +231,13 @@ pub enum Question {
         /// Who asks.
         actor: String,
     },
+    /// Whether an image may be pulled: containerd's image verifier wants to know before the first byte.
+    Verify {
+        /// The image, as it was asked for.
+        image: ImageName,
+        /// The manifest or index that the registry names for it.
+        digest: Digest,
+    },
+    /// The pods that NRI shows.
+    Pods,
 }

@@ -5,7 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Cookie, Digest, IngestRef, SocketName};
+use crate::ids::{Cookie, Digest, ImageName, IngestRef, PodNamespace, SocketName};
+use crate::owner::PodIdentity;
 
 /// Why a pull is condemned. Closed: the same words are the audit's code and the metric's label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -17,6 +18,12 @@ pub enum Reason {
     LayerTooLarge,
     /// More bytes were stored for a layer than its manifest declares.
     LayerOverrunsManifest,
+    /// A rule of the policy denies the image.
+    DeniedByRule,
+    /// The same digest was stopped a short while ago.
+    DeniedRecently,
+    /// What its namespace may pull in a span of time is used up.
+    NamespaceBudget,
     /// A person asked for it.
     Operator,
 }
@@ -29,6 +36,9 @@ impl Reason {
             Self::ImageTooLarge => "image-too-large",
             Self::LayerTooLarge => "layer-too-large",
             Self::LayerOverrunsManifest => "layer-overruns-manifest",
+            Self::DeniedByRule => "denied-by-rule",
+            Self::DeniedRecently => "denied-recently",
+            Self::NamespaceBudget => "namespace-budget",
             Self::Operator => "operator",
         }
     }
@@ -50,8 +60,27 @@ pub enum Source {
     Probes,
     /// The kernel, through its socket table: byte counts of containerd's sockets.
     SocketTable,
+    /// The kernel, through magi's probes: requests on containerd's CRI socket.
+    Requests,
+    /// The node's pods, as containerd tells an NRI plugin.
+    Nri,
+    /// containerd's image verifier hook.
+    Verifier,
     /// A person on the node's control socket.
     Operator,
+}
+
+impl Source {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Containerd,
+        Self::Probes,
+        Self::SocketTable,
+        Self::Requests,
+        Self::Nri,
+        Self::Verifier,
+        Self::Operator,
+    ];
 }
 
 impl fmt::Display for Source {
@@ -60,6 +89,9 @@ impl fmt::Display for Source {
             Self::Containerd => "containerd",
             Self::Probes => "probes",
             Self::SocketTable => "socket-table",
+            Self::Requests => "requests",
+            Self::Nri => "nri",
+            Self::Verifier => "verifier",
             Self::Operator => "operator",
         })
     }
@@ -131,11 +163,64 @@ pub enum Evidence {
         /// How many.
         count: u64,
     },
+    /// A rule of the policy denies this image.
+    DeniedImage {
+        /// Repository or digest, as the lease has it.
+        image: String,
+    },
+    /// A manifest that the lease holds was stopped a short while ago.
+    StoppedBefore {
+        /// The manifest.
+        manifest: Digest,
+        /// Why it was stopped.
+        reason: Reason,
+        /// For how many more seconds it is denied.
+        seconds_left: u64,
+    },
+    /// The pulls of a namespace have used up what they may fetch.
+    BudgetUsed {
+        /// The namespace.
+        namespace: PodNamespace,
+        /// The budget.
+        budget: String,
+        /// What is used up.
+        what: BudgetKind,
+        /// How much is used, this pull included.
+        used: u64,
+        /// How much may be used.
+        limit: u64,
+    },
+    /// The kernel saw this pull being asked for.
+    AskedFor {
+        /// The image, as it was asked for.
+        image: ImageName,
+        /// For this pod.
+        pod: Option<PodIdentity>,
+    },
     /// A person asked.
     Asked {
         /// Who, as the control socket's peer credentials say.
         actor: String,
     },
+}
+
+/// What a budget counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BudgetKind {
+    /// Bytes fetched.
+    Bytes,
+    /// Pulls begun.
+    Pulls,
+}
+
+impl fmt::Display for BudgetKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bytes => "bytes",
+            Self::Pulls => "pulls",
+        })
+    }
 }
 
 impl Evidence {
@@ -146,7 +231,11 @@ impl Evidence {
             Self::DeclaredImage { .. }
             | Self::DeclaredLayer { .. }
             | Self::IngestOverrun { .. }
+            | Self::DeniedImage { .. }
+            | Self::StoppedBefore { .. }
+            | Self::BudgetUsed { .. }
             | Self::LeaseInFlight { .. } => Source::Containerd,
+            Self::AskedFor { .. } => Source::Requests,
             Self::SocketFeeds {
                 method: TieMethod::Goroutine | TieMethod::Thread,
                 ..
@@ -170,6 +259,10 @@ impl Evidence {
             | Self::IngestOverrun { .. }
             | Self::LeaseInFlight { .. }
             | Self::SocketsOpen { .. }
+            | Self::DeniedImage { .. }
+            | Self::StoppedBefore { .. }
+            | Self::BudgetUsed { .. }
+            | Self::AskedFor { .. }
             | Self::Asked { .. } => None,
         }
     }
@@ -205,6 +298,30 @@ impl fmt::Display for Evidence {
             Self::SocketFeeds { socket, ingest, .. } => write!(f, "socket {socket} feeds {ingest}"),
             Self::LeaseInFlight { ingests } => write!(f, "the lease is in flight with {ingests} ingests"),
             Self::SocketsOpen { count } => write!(f, "{count} sockets of containerd are open"),
+            Self::DeniedImage { image } => write!(f, "the policy denies {image}"),
+            Self::StoppedBefore {
+                manifest,
+                reason,
+                seconds_left,
+            } => write!(
+                f,
+                "{manifest} was stopped a short while ago ({reason}) and is denied for {seconds_left} s more"
+            ),
+            Self::BudgetUsed {
+                namespace,
+                budget,
+                what,
+                used,
+                limit,
+            } => write!(
+                f,
+                "namespace {namespace} has used {used} {what}, {limit} are allowed by budget {budget}"
+            ),
+            Self::AskedFor {
+                image,
+                pod: Some(pod),
+            } => write!(f, "{image} was asked for by pod {pod}"),
+            Self::AskedFor { image, pod: None } => write!(f, "{image} was asked for, for no pod"),
             Self::Asked { actor } => write!(f, "{actor} asked for it"),
         }
     }
@@ -214,9 +331,18 @@ impl fmt::Display for Evidence {
 #[must_use]
 pub const fn sufficient_pairs(reason: Reason) -> &'static [(Source, Source)] {
     match reason {
-        Reason::ImageTooLarge | Reason::LayerTooLarge | Reason::LayerOverrunsManifest => &[
+        Reason::ImageTooLarge
+        | Reason::LayerTooLarge
+        | Reason::LayerOverrunsManifest
+        | Reason::DeniedByRule
+        | Reason::DeniedRecently => &[
             (Source::Containerd, Source::Probes),
             (Source::Containerd, Source::SocketTable),
+        ],
+        // Whose bytes they are, only the request tells.
+        Reason::NamespaceBudget => &[
+            (Source::Requests, Source::Probes),
+            (Source::Requests, Source::SocketTable),
         ],
         Reason::Operator => &[
             (Source::Operator, Source::Containerd),

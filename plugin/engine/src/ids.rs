@@ -120,6 +120,27 @@ text_name!(
     "pod namespace"
 );
 
+text_name!(
+    /// The uid that the API server gave a pod.
+    PodUid,
+    "pod uid"
+);
+text_name!(
+    /// The name of a pod.
+    PodName,
+    "pod name"
+);
+text_name!(
+    /// The id of a pod's sandbox in containerd.
+    SandboxId,
+    "sandbox id"
+);
+text_name!(
+    /// An image as somebody wrote it: [`crate::reference::Reference`] tells what it means.
+    ImageName,
+    "image"
+);
+
 /// A content digest, `algorithm:hex`.
 ///
 /// Grammar: OCI image-spec, descriptor.md, "Digests".
@@ -210,6 +231,11 @@ number_name!(
     /// A question that waits for its answer; the asker chooses it.
     RequestId,
     "q"
+);
+number_name!(
+    /// A request on containerd's CRI socket; the source that saw it chooses the number, and uses none twice.
+    CallId,
+    "call"
 );
 number_name!(
     /// The kernel's 64-bit socket cookie: unique until the machine boots again.

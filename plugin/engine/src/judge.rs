@@ -1,59 +1,245 @@
 //! From what is known of a pull to a verdict, by policy alone.
 //!
-//! A pull is condemned only if every way in which the policy may apply to it condemns it, and enforced only if every
-//! way says enforce.
+//! A pull is condemned only if every way in which the policy may apply to it condemns it, whoever may have asked for
+//! it, and enforced only if every way says enforce.
 
+use crate::budget::Accounts;
 use crate::evidence::{Evidence, Reason};
-use crate::ids::PodNamespace;
-use crate::policy::{Limits, Mode, Policy, RuleVerdict};
-use crate::pull::{Pull, Verdict};
+use crate::ids::{Digest, ImageName, RepositoryName};
+use crate::images::{Denial, Images};
+use crate::policy::{Applied, Limits, Mode, Policy, RuleVerdict, Subject};
+use crate::pull::{DeclaredImage, Pull, Verdict};
+use crate::requests::{Asker, Owners};
+use crate::time::Time;
 
-/// Judges `pull` anew; `namespace` is its pod's, where that is known. What a person asked for stands, unless the policy
-/// wanted the same before.
-pub(crate) fn judge(policy: &Policy, pull: &Pull, namespace: Option<&PodNamespace>) -> Option<Verdict> {
-    let by_policy = by_policy(policy, pull, namespace);
-    let Some(actor) = &pull.asked else {
-        return by_policy;
-    };
-    let earlier = pull
-        .verdict
-        .as_ref()
-        .filter(|verdict| verdict.reason == Reason::Operator);
-    if earlier.is_none()
-        && by_policy
-            .as_ref()
-            .is_some_and(|verdict| verdict.mode == Mode::Enforce)
-    {
-        return by_policy;
-    }
-    Some(
-        earlier
-            .cloned()
-            .unwrap_or_else(|| by_operator(pull, actor.clone())),
-    )
+/// What a judgement hangs on beside the pull itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Law<'a> {
+    pub(crate) now: Time,
+    pub(crate) policy: &'a Policy,
+    pub(crate) images: &'a Images,
+    pub(crate) accounts: &'a Accounts,
 }
 
-fn by_policy(policy: &Policy, pull: &Pull, namespace: Option<&PodNamespace>) -> Option<Verdict> {
-    let mut verdict: Option<Verdict> = None;
-    for way in policy.applied(namespace, &pull.declared.repositories) {
-        let (mode, limits) = match way.verdict {
-            RuleVerdict::Exempt => return None,
-            RuleVerdict::Limit { mode, limits } => (mode, limits),
+/// One way in which the policy condemns.
+struct Condemnation {
+    reason: Reason,
+    mode: Mode,
+    rule: Option<String>,
+    fact: Evidence,
+}
+
+impl Law<'_> {
+    /// Judges `pull` anew. What a person asked for stands, unless the policy wanted the same before.
+    pub(crate) fn judge(&self, pull: &Pull) -> Option<Verdict> {
+        let by_policy = self.by_policy(pull);
+        let Some(actor) = &pull.asked else {
+            return by_policy;
         };
-        let (reason, fact) = too_large(&limits, pull).or_else(|| overrun(&limits, pull))?;
+        let earlier = pull
+            .verdict
+            .as_ref()
+            .filter(|verdict| verdict.reason == Reason::Operator);
+        if earlier.is_none()
+            && by_policy
+                .as_ref()
+                .is_some_and(|verdict| verdict.mode == Mode::Enforce)
+        {
+            return by_policy;
+        }
+        Some(
+            earlier
+                .cloned()
+                .unwrap_or_else(|| by_operator(pull, actor.clone())),
+        )
+    }
+
+    /// What the verifier is told of an image that nobody has begun to fetch; `askers` are all who may be asking, `None`
+    /// among them somebody unknown.
+    pub(crate) fn verify(&self, image: &ImageName, digest: &Digest, askers: &Owners) -> Option<Verdict> {
+        let images = self.images.declared(digest);
+        let digests: Vec<&Digest> = std::iter::once(digest)
+            .chain(images.iter().map(|image| &image.manifest))
+            .collect();
+        let reference = crate::reference::Reference::parse(image.as_str()).ok();
+        let repository = reference.as_ref().map(|reference| reference.repository().clone());
+        unanimous(askers.hypotheses().into_iter().flat_map(|asker| {
+            let subject = Subject {
+                reference: reference.as_ref(),
+                digests: Some(&digests),
+                ..subject_of(asker)
+            };
+            self.policy
+                .applied(&subject)
+                .into_iter()
+                .map(|way| {
+                    self.by_digest(&way, &digests, &images, repository.as_slice())
+                        .or_else(|| by_size(&way, &images))
+                })
+                .collect::<Vec<_>>()
+        }))
+    }
+
+    fn by_policy(&self, pull: &Pull) -> Option<Verdict> {
+        let images: Vec<&DeclaredImage> = pull.declared.images.iter().collect();
+        let digests: Vec<&Digest> = pull.declared.roots.iter().collect();
+        let verdict = unanimous(pull.owners.hypotheses().into_iter().flat_map(|asker| {
+            let subject = Subject {
+                repositories: &pull.declared.repositories,
+                digests: (!images.is_empty()).then_some(digests.as_slice()),
+                ..subject_of(asker)
+            };
+            self.policy
+                .applied(&subject)
+                .into_iter()
+                .map(|way| {
+                    let condemned = self
+                        .by_digest(&way, &digests, &images, &pull.declared.repositories)
+                        .or_else(|| by_size(&way, &images))
+                        .or_else(|| by_overrun(&way, pull));
+                    match condemned {
+                        Some(Condemnation {
+                            mode: Mode::Enforce, ..
+                        }) => condemned,
+                        Some(_) | None => self.by_budget(&way, pull, asker).or(condemned),
+                    }
+                })
+                .collect::<Vec<_>>()
+        }));
+        let asked = pull.owners.known().map(|asker| Evidence::AskedFor {
+            image: asker.request.image.clone(),
+            pod: asker.request.pod.clone(),
+        });
+        verdict.map(|mut verdict| {
+            verdict.evidence.extend(asked);
+            verdict
+        })
+    }
+
+    /// What is said of the image itself: a rule denies it, or it was stopped a short while ago for a reason that would
+    /// hold again.
+    fn by_digest(
+        &self,
+        way: &Applied<'_>,
+        digests: &[&Digest],
+        images: &[&DeclaredImage],
+        repositories: &[RepositoryName],
+    ) -> Option<Condemnation> {
+        let condemned = |reason, mode, fact| Condemnation {
+            reason,
+            mode,
+            rule: way.rule.map(ToOwned::to_owned),
+            fact,
+        };
+        match way.verdict {
+            RuleVerdict::Exempt => None,
+            RuleVerdict::Deny { mode } => {
+                let by_repository = repositories.first().map(ToString::to_string);
+                let image = by_repository.or_else(|| digests.first().map(ToString::to_string))?;
+                Some(condemned(
+                    Reason::DeniedByRule,
+                    mode,
+                    Evidence::DeniedImage { image },
+                ))
+            }
+            RuleVerdict::Limit { mode, limits } => {
+                let (manifest, denial) = self.images.denied(self.now, digests.iter().copied())?;
+                holds_again(denial, &limits, images).then(|| {
+                    let fact = Evidence::StoppedBefore {
+                        manifest: manifest.clone(),
+                        reason: denial.reason,
+                        seconds_left: denial.until.since(self.now).as_secs(),
+                    };
+                    condemned(Reason::DeniedRecently, mode, fact)
+                })
+            }
+        }
+    }
+
+    fn by_budget(&self, way: &Applied<'_>, pull: &Pull, asker: Option<&Asker>) -> Option<Condemnation> {
+        if way.verdict == RuleVerdict::Exempt {
+            return None;
+        }
+        let namespace = &asker?.request.pod.as_ref()?.namespace;
+        let (mode, budget, fact) = self.accounts.exceeded(self.now, self.policy, namespace, pull.id)?;
+        Some(Condemnation {
+            reason: Reason::NamespaceBudget,
+            mode,
+            rule: Some(budget),
+            fact,
+        })
+    }
+}
+
+fn subject_of(asker: Option<&Asker>) -> Subject<'_> {
+    let request = asker.map(|asker| &asker.request);
+    let pod = request.and_then(|request| request.pod.as_ref());
+    Subject {
+        namespace: pod.map(|pod| &pod.namespace),
+        labels: pod.and(request).map(|request| &request.labels),
+        reference: asker.and_then(|asker| asker.reference.as_ref()),
+        ..Subject::default()
+    }
+}
+
+/// One verdict of all ways, none if one of them does not condemn. The first names reason and rule; observed if one way
+/// only observes.
+fn unanimous(ways: impl Iterator<Item = Option<Condemnation>>) -> Option<Verdict> {
+    let mut verdict: Option<Verdict> = None;
+    for way in ways {
+        let Condemnation {
+            reason,
+            mode,
+            rule,
+            fact,
+        } = way?;
         match &mut verdict {
             Some(earlier) => earlier.mode = earlier.mode.min(mode),
             None => {
                 verdict = Some(Verdict {
                     reason,
                     mode,
-                    rule: way.rule.map(ToOwned::to_owned),
+                    rule,
                     evidence: vec![fact],
                 });
             }
         }
     }
     verdict
+}
+
+/// Whether what an image was stopped for would stop it under these limits, too: another namespace may allow more.
+fn holds_again(denial: Denial, limits: &Limits, images: &[&DeclaredImage]) -> bool {
+    match denial.reason {
+        Reason::ImageTooLarge | Reason::LayerTooLarge => too_large(limits, images).is_some(),
+        Reason::LayerOverrunsManifest => limits.overrun.is_some(),
+        // These say nothing of the image.
+        Reason::DeniedByRule | Reason::DeniedRecently | Reason::NamespaceBudget | Reason::Operator => false,
+    }
+}
+
+fn by_size(way: &Applied<'_>, images: &[&DeclaredImage]) -> Option<Condemnation> {
+    by_limits(way, |limits| too_large(limits, images))
+}
+
+fn by_overrun(way: &Applied<'_>, pull: &Pull) -> Option<Condemnation> {
+    by_limits(way, |limits| overrun(limits, pull))
+}
+
+fn by_limits(
+    way: &Applied<'_>,
+    exceeded: impl Fn(&Limits) -> Option<(Reason, Evidence)>,
+) -> Option<Condemnation> {
+    let RuleVerdict::Limit { mode, limits } = way.verdict else {
+        return None;
+    };
+    let (reason, fact) = exceeded(&limits)?;
+    Some(Condemnation {
+        reason,
+        mode,
+        rule: way.rule.map(ToOwned::to_owned),
+        fact,
+    })
 }
 
 /// The verdict that a person asked for; it needs no limit and no mode.
@@ -67,8 +253,8 @@ fn by_operator(pull: &Pull, actor: String) -> Verdict {
     }
 }
 
-fn too_large(limits: &Limits, pull: &Pull) -> Option<(Reason, Evidence)> {
-    for image in &pull.declared.images {
+fn too_large(limits: &Limits, images: &[&DeclaredImage]) -> Option<(Reason, Evidence)> {
+    for image in images {
         if let Some(limit) = limits.image
             && image.bytes > limit
         {

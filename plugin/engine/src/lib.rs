@@ -14,6 +14,7 @@ pub mod event;
 pub mod evidence;
 pub mod ids;
 pub mod manifest;
+pub mod owner;
 pub mod policy;
 pub mod reference;
 pub mod report;
@@ -22,13 +23,17 @@ pub mod trace;
 
 mod aftermath;
 mod agenda;
+mod budget;
 mod flights;
+mod images;
 mod judge;
 mod pairing;
 mod picture;
+mod pods;
 mod pull;
 mod pursuit;
 mod questions;
+mod requests;
 mod ties;
 
 pub use action::{Action, Effects, Lever};

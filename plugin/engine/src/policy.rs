@@ -3,11 +3,14 @@
 //! Written as YAML by people and read by `magi-config`, which is the only maker of a [`Policy`] outside tests.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use wildmatch::WildMatch;
 
-use crate::ids::{PodNamespace, RepositoryName};
+use crate::ids::{Digest, PodNamespace, RepositoryName};
+use crate::owner::Labels;
+use crate::reference::Reference;
 
 /// Whether a condemned pull is stopped, or only reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -45,6 +48,15 @@ impl Pattern {
             text: text.into(),
             compiled: WildMatch::new(text),
         }
+    }
+
+    /// Whether it may cover `repository`, whose host lacks the port that it has in truth.
+    fn may_match_with_port(&self, repository: &str) -> bool {
+        let Some((host, path)) = self.text.split_once('/') else {
+            return false;
+        };
+        host.rsplit_once(':')
+            .is_some_and(|(name, _)| Self::new(&format!("{name}/{path}")).matches(repository))
     }
 
     /// Whether it covers the whole of `text`.
@@ -97,12 +109,27 @@ pub struct Limits {
 pub struct Rule {
     /// Its name in records.
     pub name: String,
-    /// Kubernetes namespaces that it covers; empty: all.
-    pub namespaces: Vec<Pattern>,
-    /// Repositories (`host/path`) that it covers; empty: all.
-    pub images: Vec<Pattern>,
+    /// The pulls that it covers.
+    pub selector: Selector,
     /// What it says of them.
     pub verdict: RuleVerdict,
+}
+
+/// Selects pulls: what is not empty must match.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Selector {
+    /// Kubernetes namespaces.
+    #[serde(default)]
+    pub namespaces: Vec<Pattern>,
+    /// Labels of the pod, all of them.
+    #[serde(default)]
+    pub labels: Vec<(String, Pattern)>,
+    /// Repositories (`host/path`, the host with or without its port).
+    #[serde(default)]
+    pub images: Vec<Pattern>,
+    /// Manifests or indexes.
+    #[serde(default)]
+    pub digests: Vec<Digest>,
 }
 
 /// What a rule says.
@@ -111,6 +138,11 @@ pub struct Rule {
 pub enum RuleVerdict {
     /// Never stop these, whatever they do.
     Exempt,
+    /// Nobody may have these.
+    Deny {
+        /// Observe or enforce.
+        mode: Mode,
+    },
     /// These limits and this mode.
     Limit {
         /// Observe or enforce.
@@ -118,6 +150,42 @@ pub enum RuleVerdict {
         /// The limits, inherited ones filled in.
         limits: Limits,
     },
+}
+
+impl RuleVerdict {
+    /// Whether it stops anything; none: it never judges.
+    #[must_use]
+    pub const fn mode(&self) -> Option<Mode> {
+        match self {
+            Self::Exempt => None,
+            Self::Deny { mode } | Self::Limit { mode, .. } => Some(*mode),
+        }
+    }
+}
+
+/// What each namespace that it covers may fetch in a span of time. Each namespace has an account of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Budget {
+    /// Its name in records.
+    pub name: String,
+    /// Kubernetes namespaces; empty: each.
+    pub namespaces: Vec<Pattern>,
+    /// The span, which ends now.
+    pub window: Duration,
+    /// Bytes that pulls may fetch in it; none: any.
+    pub bytes: Option<u64>,
+    /// Pulls that may begin in it; none: any number.
+    pub pulls: Option<u64>,
+    /// Observe or enforce.
+    pub mode: Mode,
+}
+
+impl Budget {
+    /// Whether pulls of this namespace count.
+    #[must_use]
+    pub fn covers(&self, namespace: &PodNamespace) -> bool {
+        self.namespaces.is_empty() || self.namespaces.iter().any(|p| p.matches(namespace.as_str()))
+    }
 }
 
 /// A checked policy.
@@ -129,6 +197,12 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     /// What holds where no rule matches.
     pub fallback: RuleVerdict,
+    /// What namespaces may fetch.
+    #[serde(default)]
+    pub budgets: Vec<Budget>,
+    /// How long a digest that was stopped is denied; zero: not at all.
+    #[serde(default)]
+    pub deny_for: Duration,
 }
 
 impl Default for Policy {
@@ -145,6 +219,8 @@ impl Default for Policy {
                     overrun: Some(0),
                 },
             },
+            budgets: Vec::new(),
+            deny_for: Duration::ZERO,
         }
     }
 }
@@ -158,12 +234,41 @@ pub struct Applied<'a> {
     pub verdict: RuleVerdict,
 }
 
+/// What is known of a pull, as far as a policy asks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Subject<'a> {
+    /// Its pod's namespace; none: not known.
+    pub namespace: Option<&'a PodNamespace>,
+    /// Its pod's labels; none: not known.
+    pub labels: Option<&'a Labels>,
+    /// What was asked for, exactly; none: not known.
+    pub reference: Option<&'a Reference>,
+    /// Where containerd says that its manifest comes from, hosts without their ports; empty: not known.
+    pub repositories: &'a [RepositoryName],
+    /// Its manifests and indexes; none: not known.
+    pub digests: Option<&'a [&'a Digest]>,
+}
+
 /// Whether a rule covers a pull, given what is known of it.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cover {
     Yes,
     No,
     Perhaps,
+}
+
+impl Cover {
+    fn of(known: bool) -> Self {
+        if known { Self::Yes } else { Self::No }
+    }
+
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::No, _) | (_, Self::No) => Self::No,
+            (Self::Yes, Self::Yes) => Self::Yes,
+            (Self::Perhaps, _) | (_, Self::Perhaps) => Self::Perhaps,
+        }
+    }
 }
 
 impl Policy {
@@ -171,14 +276,11 @@ impl Policy {
     ///
     /// An unknown namespace or repository leaves each rule that names one possible, so that the caller, who condemns
     /// only if all ways condemn, never stops a pull on a guess.
-    pub fn applied<'a>(
-        &'a self,
-        namespace: Option<&PodNamespace>,
-        repositories: &[RepositoryName],
-    ) -> Vec<Applied<'a>> {
+    #[must_use]
+    pub fn applied<'a>(&'a self, subject: &Subject<'_>) -> Vec<Applied<'a>> {
         let mut ways = Vec::new();
         for rule in &self.rules {
-            let cover = rule.covers(namespace, repositories);
+            let cover = rule.selector.covers(subject);
             if cover == Cover::No {
                 continue;
             }
@@ -198,96 +300,64 @@ impl Policy {
     }
 }
 
-impl Rule {
-    fn covers(&self, namespace: Option<&PodNamespace>, repositories: &[RepositoryName]) -> Cover {
-        let by_namespace = match namespace {
+impl Selector {
+    fn covers(&self, subject: &Subject<'_>) -> Cover {
+        self.covers_namespace(subject.namespace)
+            .and(self.covers_labels(subject.labels))
+            .and(self.covers_image(subject))
+            .and(self.covers_digest(subject.digests))
+    }
+
+    fn covers_namespace(&self, namespace: Option<&PodNamespace>) -> Cover {
+        match namespace {
             _ if self.namespaces.is_empty() => Cover::Yes,
             None => Cover::Perhaps,
-            Some(name) if self.namespaces.iter().any(|p| p.matches(name.as_str())) => Cover::Yes,
-            Some(_) => Cover::No,
-        };
-        let by_image = if self.images.is_empty() {
-            Cover::Yes
-        } else if repositories.is_empty() {
-            Cover::Perhaps
-        } else {
-            let hits = repositories
-                .iter()
-                .filter(|r| self.images.iter().any(|p| p.matches(r.as_str())))
-                .count();
-            match hits {
-                0 => Cover::No,
-                n if n == repositories.len() => Cover::Yes,
-                _ => Cover::Perhaps,
+            Some(name) => Cover::of(self.namespaces.iter().any(|p| p.matches(name.as_str()))),
+        }
+    }
+
+    fn covers_labels(&self, labels: Option<&Labels>) -> Cover {
+        match labels {
+            _ if self.labels.is_empty() => Cover::Yes,
+            None => Cover::Perhaps,
+            Some(labels) => Cover::of(self.labels.iter().all(|(key, pattern)| {
+                labels.get(key).is_some_and(|value| pattern.matches(value))
+            })),
+        }
+    }
+
+    fn covers_image(&self, subject: &Subject<'_>) -> Cover {
+        if self.images.is_empty() {
+            return Cover::Yes;
+        }
+        if let Some(reference) = subject.reference {
+            let portless = format!("{}/{}", reference.domain_without_port(), reference.path());
+            let hits = |p: &Pattern| p.matches(reference.repository().as_str()) || p.matches(&portless);
+            return Cover::of(self.images.iter().any(hits));
+        }
+        let covered = subject.repositories.iter().map(|repository| {
+            let name = repository.as_str();
+            if self.images.iter().any(|p| p.matches(name)) {
+                Cover::Yes
+            } else if self.images.iter().any(|p| p.may_match_with_port(name)) {
+                Cover::Perhaps
+            } else {
+                Cover::No
             }
-        };
-        match (by_namespace, by_image) {
-            (Cover::No, _) | (_, Cover::No) => Cover::No,
-            (Cover::Yes, Cover::Yes) => Cover::Yes,
-            (Cover::Perhaps, _) | (_, Cover::Perhaps) => Cover::Perhaps,
+        });
+        covered
+            .reduce(|one, other| if one == other { one } else { Cover::Perhaps })
+            .unwrap_or(Cover::Perhaps)
+    }
+
+    fn covers_digest(&self, digests: Option<&[&Digest]>) -> Cover {
+        match digests {
+            _ if self.digests.is_empty() => Cover::Yes,
+            None => Cover::Perhaps,
+            Some(digests) => Cover::of(digests.iter().any(|digest| self.digests.contains(digest))),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rule(name: &str, namespaces: &[&str], images: &[&str], verdict: RuleVerdict) -> Rule {
-        let patterns = |texts: &[&str]| texts.iter().map(|t| Pattern::new(t)).collect();
-        Rule {
-            name: name.to_owned(),
-            namespaces: patterns(namespaces),
-            images: patterns(images),
-            verdict,
-        }
-    }
-
-    fn names(ways: &[Applied<'_>]) -> Vec<String> {
-        ways.iter()
-            .map(|way| way.rule.unwrap_or("fallback").to_owned())
-            .collect()
-    }
-
-    fn repository(text: &str) -> RepositoryName {
-        RepositoryName::new(text).unwrap()
-    }
-
-    #[test]
-    fn the_first_rule_that_surely_matches_decides() {
-        let policy = Policy {
-            rules: vec![
-                rule("base", &[], &["registry.example/base/*"], RuleVerdict::Exempt),
-                rule("all", &[], &["*"], RuleVerdict::Exempt),
-            ],
-            ..Policy::default()
-        };
-        assert_eq!(
-            names(&policy.applied(None, &[repository("registry.example/base/os")])),
-            ["base"]
-        );
-        assert_eq!(
-            names(&policy.applied(None, &[repository("registry.example/app")])),
-            ["all"]
-        );
-    }
-
-    #[test]
-    fn what_is_unknown_stays_possible() {
-        let policy = Policy {
-            rules: vec![
-                rule("team", &["team-*"], &[], RuleVerdict::Exempt),
-                rule("host", &[], &["a.example/*"], RuleVerdict::Exempt),
-            ],
-            ..Policy::default()
-        };
-        assert_eq!(names(&policy.applied(None, &[])), ["team", "host", "fallback"]);
-        let known = PodNamespace::new("other").unwrap();
-        assert_eq!(
-            names(&policy.applied(Some(&known), &[repository("b.example/x")])),
-            ["fallback"]
-        );
-        let two = [repository("a.example/x"), repository("b.example/x")];
-        assert_eq!(names(&policy.applied(Some(&known), &two)), ["host", "fallback"]);
-    }
-}
+mod tests;

@@ -14,8 +14,10 @@ use crate::evidence::{Evidence, Reason, TieMethod};
 use crate::ids::{Digest, IngestDir, IngestRef, LeaseKey, PullId, RepositoryName, SnapshotName, SocketName};
 use crate::manifest::{Layer, Manifest, ManifestBody};
 use crate::policy::Mode;
+use crate::pods::Ownership;
 use crate::pursuit::Pursuit;
 use crate::report::{LayerReport, PullReport, Stage, VerdictReport};
+use crate::requests::Owners;
 use crate::time::Time;
 
 /// A pull in flight.
@@ -24,6 +26,14 @@ pub(crate) struct Pull {
     pub(crate) id: PullId,
     pub(crate) lease: LeaseKey,
     pub(crate) since: Time,
+    /// When containerd made the lease, by the wall clock.
+    pub(crate) created: Option<Time>,
+    /// When the latest look began that showed it, by the wall clock.
+    pub(crate) shown: Option<Time>,
+    /// Who may have asked for it.
+    pub(crate) owners: Owners,
+    /// The same for people.
+    pub(crate) ownership: Ownership,
     pub(crate) declared: Declared,
     manifests: BTreeMap<Digest, Manifest>,
     pub(crate) content: BTreeSet<Digest>,
@@ -68,6 +78,10 @@ impl Pull {
             id,
             lease,
             since,
+            created: None,
+            shown: None,
+            owners: Owners::default(),
+            ownership: Ownership::default(),
             declared: Declared::default(),
             manifests: BTreeMap::new(),
             content: BTreeSet::new(),
@@ -89,8 +103,15 @@ impl Pull {
     }
 
     /// Takes over what a look showed of the lease; `ingests` are those of its containerd namespace.
-    pub(crate) fn seen(&mut self, lease: &LeaseView, ingests: &BTreeMap<&IngestRef, &IngestView>) {
+    pub(crate) fn seen(
+        &mut self,
+        begun: Option<Time>,
+        lease: &LeaseView,
+        ingests: &BTreeMap<&IngestRef, &IngestView>,
+    ) {
         self.changed = true;
+        self.created = lease.created;
+        self.shown = begun;
         let same = self.content.len() == lease.content.len()
             && lease.content.iter().all(|digest| self.content.contains(digest));
         if !same {
@@ -199,6 +220,13 @@ impl Pull {
         })
     }
 
+    /// Bytes that this pull has fetched itself: what other pulls fetch for it is not in ingests of its own.
+    pub(crate) fn fetched(&self) -> u64 {
+        self.ingests
+            .values()
+            .fold(0, |sum, ingest| ingest.highest.saturating_add(sum))
+    }
+
     /// Bytes stored for the layers of the image.
     pub(crate) fn stored(&self) -> u64 {
         self.stored_by_layer()
@@ -253,6 +281,8 @@ impl Pull {
             id: self.id,
             lease: self.lease.clone(),
             repositories: self.declared.repositories.clone(),
+            owner: self.ownership.owner.clone(),
+            owner_candidates: self.ownership.candidates.clone(),
             manifest: self.declared.images.first().map(|image| image.manifest.clone()),
             stage: if ended.is_some() { Stage::Ended } else { self.stage },
             since: self.since,
@@ -280,6 +310,8 @@ impl Pull {
             id: self.id,
             lease: self.lease.clone(),
             repositories: self.declared.repositories.clone(),
+            owner: self.ownership.owner.clone(),
+            owner_candidates: self.ownership.candidates.clone(),
             declared: self.declared.bytes(),
             stored: self.stored(),
         }
@@ -295,6 +327,8 @@ pub(crate) struct Declared {
     pub(crate) layers: BTreeMap<Digest, u64>,
     /// Where the image may come from.
     pub(crate) repositories: Vec<RepositoryName>,
+    /// Its manifests and indexes, none of which another one uses as a layer or config.
+    pub(crate) roots: Vec<Digest>,
 }
 
 /// One image manifest, summed up.
@@ -303,6 +337,16 @@ pub(crate) struct DeclaredImage {
     pub(crate) manifest: Digest,
     pub(crate) bytes: u64,
     pub(crate) largest: Option<Layer>,
+}
+
+impl DeclaredImage {
+    pub(crate) fn of(image: &Manifest) -> Self {
+        Self {
+            manifest: image.digest.clone(),
+            bytes: image.declared_bytes(),
+            largest: image.layers().iter().max_by_key(|layer| layer.size).cloned(),
+        }
+    }
 }
 
 impl Declared {
@@ -329,15 +373,9 @@ impl Declared {
         }
         Self {
             layers,
+            roots: roots.iter().map(|root| root.digest.clone()).collect(),
             repositories: repositories.into_iter().cloned().collect(),
-            images: images
-                .into_iter()
-                .map(|image| DeclaredImage {
-                    manifest: image.digest.clone(),
-                    bytes: image.declared_bytes(),
-                    largest: image.layers().iter().max_by_key(|layer| layer.size).cloned(),
-                })
-                .collect(),
+            images: images.into_iter().map(DeclaredImage::of).collect(),
         }
     }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::evidence::{Reason, TieMethod};
 use crate::ids::{Digest, LeaseKey, PullId, RepositoryName, SocketName};
+use crate::owner::Owner;
 use crate::policy::Mode;
 use crate::time::Time;
 
@@ -41,6 +42,12 @@ pub struct PullReport {
     pub lease: LeaseKey,
     /// Where it comes from, as far as known.
     pub repositories: Vec<RepositoryName>,
+    /// Who asked for it; none: not known for sure.
+    #[serde(default)]
+    pub owner: Option<Owner>,
+    /// Who may have asked for it, where that is not known for sure.
+    #[serde(default)]
+    pub owner_candidates: Vec<Owner>,
     /// Its manifest, if known.
     pub manifest: Option<Digest>,
     /// Where it stands.

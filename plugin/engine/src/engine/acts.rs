@@ -4,10 +4,10 @@ use super::Engine;
 use crate::action::{Action, Effects, Lever, LeverOutcome};
 use crate::audit::{AuditRecord, Entry, PullFacts};
 use crate::bounds::{ANSWER_LOST_AFTER, LOOK_FIRST, LOOK_LONGEST};
-use crate::evidence::{Evidence, Source, suffices};
+use crate::evidence::{Evidence, Reason, Source, suffices};
 use crate::flights::Flight;
 use crate::ids::{AttemptId, IngestDir, LeaseKey, PullId};
-use crate::judge;
+use crate::judge::Law;
 use crate::policy::Mode;
 use crate::pull::{Pull, Verdict};
 use crate::pursuit::{Acted, Circumstances, Wish};
@@ -16,12 +16,19 @@ use crate::ties::Target;
 use crate::time::Time;
 
 impl Engine {
-    pub(super) fn judge_changed(&mut self) {
+    pub(super) fn judge_changed(&mut self, now: Time) {
+        self.count_budgets(now);
+        let law = Law {
+            now,
+            policy: &self.policy,
+            images: &self.images,
+            accounts: &self.accounts,
+        };
         for pull in self.pulls.values_mut() {
             if !std::mem::take(&mut pull.changed) {
                 continue;
             }
-            let verdict = judge::judge(&self.policy, pull, None);
+            let verdict = law.judge(pull);
             let key = |verdict: &Verdict| (verdict.mode, verdict.reason);
             if pull.verdict.as_ref().map(key) != verdict.as_ref().map(key) {
                 pull.pursuit.reset();
@@ -201,8 +208,10 @@ impl Engine {
             attempt,
             outcome: outcome.to_string(),
         };
-        self.record(fx, self.facts_of(&flight), entry);
         let worked = matches!(outcome, LeverOutcome::Done { .. } | LeverOutcome::AlreadyGone);
+        if !(worked && self.is_repetition(&flight)) {
+            self.record(fx, self.facts_of(&flight), entry);
+        }
         match flight {
             Flight::Pull(key, id) => {
                 if let Some(aftermath) = self.aftermaths.get_mut(&id) {
@@ -220,6 +229,21 @@ impl Engine {
             }
             Flight::Panic => self.panic_done(attempt, outcome, fx),
         }
+    }
+
+    /// Whether this lever only repeats what was done to the same image a short while ago. One record, the intent, must
+    /// do for each: a client that retries for ever shall not fill the audit trail.
+    fn is_repetition(&self, flight: &Flight) -> bool {
+        let acted = match flight {
+            Flight::Pull(key, id) => {
+                let in_flight = self.pulls.get(key).filter(|pull| pull.id == *id);
+                let acted = in_flight.and_then(|pull| pull.pursuit.acted.as_ref());
+                acted.or_else(|| self.aftermaths.get(id).map(|aftermath| &aftermath.acted))
+            }
+            Flight::Aftermath(id) => self.aftermaths.get(id).map(|aftermath| &aftermath.acted),
+            Flight::Panic => None,
+        };
+        acted.is_some_and(|acted| acted.reason == Reason::DeniedRecently)
     }
 
     fn facts_of(&self, flight: &Flight) -> Option<PullFacts> {

@@ -4,7 +4,7 @@ use super::Engine;
 use crate::action::{Action, Answer, Effects, Lever, LeverOutcome};
 use crate::audit::{AuditRecord, Entry};
 use crate::event::{Question, SocketStat};
-use crate::evidence::{Evidence, Reason};
+use crate::evidence::{Evidence, Reason, Source};
 use crate::flights::Flight;
 use crate::ids::{AttemptId, RequestId};
 use crate::questions::Waiting;
@@ -32,6 +32,11 @@ impl Engine {
                 } else {
                     answer(Answer::Busy);
                 }
+            }
+            Question::Verify { image, digest } => self.verify(now, request, image, digest, fx),
+            Question::Pods => {
+                let pods = self.is_up(Source::Nri).then(|| self.pods.all());
+                answer(Answer::Pods { pods });
             }
             Question::Panic { actor } => {
                 if self.questions.wait(request, Waiting::Listing { actor }, now) {

@@ -8,8 +8,9 @@ use crate::aftermath::{Aftermath, Scene, Step};
 use crate::audit::Entry;
 use crate::bounds::{LOOK_FIRST, MAX_AFTERMATHS, MAX_ENDED, MAX_PULLS};
 use crate::event::{IngestView, View};
-use crate::evidence::Source;
+use crate::evidence::{Reason, Source};
 use crate::ids::{Digest, IngestRef, LeaseKey, PullId};
+use crate::images::Denial;
 use crate::manifest::Manifest;
 use crate::pull::Pull;
 use crate::questions::Waiting;
@@ -34,7 +35,8 @@ impl Engine {
         self.suspect_overruns(now);
         self.seek_strangers(now);
         // The verdicts of this look count for the question who goes on with an ended pull's ingests.
-        self.judge_changed();
+        self.join(now);
+        self.judge_changed(now);
         self.leftovers_seen(now, view, fx);
     }
 
@@ -69,7 +71,7 @@ impl Engine {
                 self.pulls.insert(lease.key.clone(), pull);
             }
             if let Some(pull) = self.pulls.get_mut(&lease.key) {
-                pull.seen(lease, ingests.get(&lease.key.namespace).unwrap_or(&none));
+                pull.seen(view.begun, lease, ingests.get(&lease.key.namespace).unwrap_or(&none));
                 pull.pursuit.still_there();
             }
         }
@@ -88,6 +90,8 @@ impl Engine {
             self.ended.pop_front();
         }
         self.ended.push_back(self.report_of(&pull, Some(now)));
+        self.requests.pull_ended(&pull, now);
+        self.charge(now, &pull);
         for request in self.questions.take(|waiting| *waiting == Waiting::End(pull.id)) {
             fx.push(Action::Answer {
                 request,
@@ -107,8 +111,12 @@ impl Engine {
             attempts: pull.pursuit.attempts,
             took_micros: took.map(|took| u64::try_from(took).unwrap_or(u64::MAX)),
         };
-        self.record(fx, Some(facts.clone()), entry);
+        let is_repetition = reason == Reason::DeniedRecently && pull.pursuit.attempts == 1;
+        if !is_repetition {
+            self.record(fx, Some(facts.clone()), entry);
+        }
         let Some(acted) = acted else { return };
+        self.deny(now, &pull, acted.reason, fx);
         if self.aftermaths.len() >= MAX_AFTERMATHS
             && let Some((_, oldest)) = self.aftermaths.pop_first()
         {
@@ -121,6 +129,25 @@ impl Engine {
         aftermath.policy_loaded(&self.policy);
         self.aftermaths.insert(pull.id, aftermath);
         self.agenda.look_for_leftovers_by(now.after(LOOK_FIRST));
+    }
+
+    /// What was stopped for what it is, and not for who wanted it, is not let in again for a while.
+    fn deny(&mut self, now: Time, pull: &Pull, reason: Reason, fx: &mut Effects) {
+        let of_the_image = match reason {
+            Reason::ImageTooLarge | Reason::LayerTooLarge | Reason::LayerOverrunsManifest => true,
+            Reason::DeniedByRule | Reason::DeniedRecently | Reason::NamespaceBudget | Reason::Operator => false,
+        };
+        if !of_the_image || self.policy.deny_for.is_zero() {
+            return;
+        }
+        let until = now.after(self.policy.deny_for);
+        let mut had_room = true;
+        for root in &pull.declared.roots {
+            had_room &= self.images.deny(root.clone(), Denial { reason, until });
+        }
+        if !had_room && !std::mem::replace(&mut self.said.too_many_denials, true) {
+            self.forgotten(fx, None, "denied digests, because there are too many");
+        }
     }
 
     fn leftovers_seen(&mut self, now: Time, view: &View, fx: &mut Effects) {
@@ -153,6 +180,7 @@ impl Engine {
         let Some(pull) = self.pulls.get_mut(lease) else {
             return;
         };
+        self.images.learn(&manifest);
         if !pull.learn(manifest) {
             let facts = pull.facts();
             let what = "a manifest: too many, or with too many layers, for one pull";

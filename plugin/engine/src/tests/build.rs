@@ -1,6 +1,7 @@
 //! Short names for the things that tests talk about.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::event::{Feed, IngestView, LeaseView, SocketStat};
 use crate::evidence::TieMethod;
@@ -9,7 +10,7 @@ use crate::ids::{
     SnapshotKey, SnapshotName, SnapshotterName, SocketName,
 };
 use crate::manifest::{Layer, Manifest, ManifestBody};
-use crate::policy::{Limits, Mode, Pattern, Policy, Rule, RuleVerdict};
+use crate::policy::{Limits, Mode, Pattern, Policy, Rule, RuleVerdict, Selector};
 
 pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
@@ -120,6 +121,7 @@ pub(super) fn index(document: u64, manifests: &[u64]) -> Manifest {
 pub(super) fn lease_view(key: LeaseKey, ingests: &[u64]) -> LeaseView {
     LeaseView {
         key,
+        created: None,
         content: Vec::new(),
         ingests: ingests.iter().map(|layer| ingest_ref(*layer)).collect(),
         snapshots: Vec::new(),
@@ -156,6 +158,8 @@ pub(super) fn policy(fallback: RuleVerdict) -> Policy {
         revision: "test".to_owned(),
         rules: Vec::new(),
         fallback,
+        budgets: Vec::new(),
+        deny_for: Duration::ZERO,
     }
 }
 
@@ -163,8 +167,11 @@ pub(super) fn rule(name: &str, namespaces: &[&str], images: &[&str], verdict: Ru
     let patterns = |texts: &[&str]| texts.iter().map(|text| Pattern::new(text)).collect();
     Rule {
         name: name.to_owned(),
-        namespaces: patterns(namespaces),
-        images: patterns(images),
+        selector: Selector {
+            namespaces: patterns(namespaces),
+            images: patterns(images),
+            ..Selector::default()
+        },
         verdict,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use magi_engine::Time;
 use magi_engine::event::{IngestView, LeaseView};
 use magi_engine::ids::{
     ContainerdNamespace, Digest, IngestDir, IngestKey, IngestRef, RepositoryName, SnapshotKey, SnapshotName,
@@ -33,6 +34,13 @@ pub(super) fn ingest(namespace: &ContainerdNamespace, dir: IngestDir, status: St
         offset: u64::try_from(status.offset).unwrap_or(0),
         total: u64::try_from(status.total).unwrap_or(0),
     })
+}
+
+/// A time stamp, unless it lies before 1970.
+pub(super) fn time(stamp: &prost_types::Timestamp) -> Option<Time> {
+    let seconds = u64::try_from(stamp.seconds).ok()?;
+    let micros = u64::try_from(stamp.nanos).ok()? / 1000;
+    Some(Time::from_micros(seconds.checked_mul(1_000_000)?.checked_add(micros)?))
 }
 
 /// The name of an ingest's directory: SHA-256 over `namespace/sequence/reference`.

@@ -16,6 +16,7 @@ use tracing::debug;
 use super::decode;
 use super::documents::Documents;
 use crate::containerd::{Api, ApiError, Scope};
+use crate::clock;
 use crate::inbox::Inbox;
 
 /// What came of a look.
@@ -48,7 +49,10 @@ impl Looker {
 
     /// Looks, and tells the engine: first the picture, then the documents that it does not know yet.
     pub(super) async fn look(&mut self, extracts: bool, inbox: &Inbox) -> Result<Looked, ApiError> {
-        let mut view = View::default();
+        let mut view = View {
+            begun: Some(clock::wall()),
+            ..View::default()
+        };
         for scope in self.scopes.clone() {
             view.ingests.extend(self.ingests(&scope).await?);
         }
@@ -120,6 +124,7 @@ impl Looker {
             debug!("a lease without a usable id is left out");
             return Ok(None);
         };
+        let created = lease.created_at.as_ref().and_then(decode::time);
         let request = scope.request(ListResourcesRequest { id: lease.id });
         let answer = self
             .api
@@ -138,6 +143,7 @@ impl Looker {
         };
         let mut view = LeaseView {
             key,
+            created,
             content: Vec::new(),
             ingests: Vec::new(),
             snapshots: Vec::new(),

@@ -7,6 +7,7 @@
 //! a thread of its own, since a full disk can hold up the rest of the agent for longer than the runtime waits.
 
 mod decode;
+mod events;
 mod fields;
 mod inventory;
 mod list;
@@ -17,7 +18,8 @@ mod session;
 mod tests;
 mod ttrpc;
 
-pub(crate) use inventory::{Pod, PodChange};
+pub(crate) use events::tell;
+use inventory::{Pod, PodChange};
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,0 +1,144 @@
+//! Who asks for what: requests, pods, and what follows for the pulls.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Engine;
+use crate::action::Effects;
+use crate::bounds::{LEASE_EXPECTED, LOOK_FIRST, LOOK_FOR_LEASE, MAX_LABELS, MAX_PODS};
+use crate::budget::Charge;
+use crate::evidence::Source;
+use crate::ids::{CallId, PodNamespace, PullId};
+use crate::owner::{NodePod, PullRequest};
+use crate::pull::Pull;
+use crate::requests::{Candidate, Owners};
+use crate::time::Time;
+
+impl Engine {
+    pub(super) fn call_began(&mut self, now: Time, call: CallId, at: Time, mut request: PullRequest) {
+        if !self.is_up(Source::Requests) {
+            return;
+        }
+        if request.labels.len() > MAX_LABELS {
+            // Labels are compared one by one: some of them are as good as none.
+            request.labels.clear();
+        }
+        let is_certain = request.certain;
+        self.requests.began(call, at, request);
+        if is_certain {
+            self.agenda.look_by(now.after(LOOK_FIRST));
+        }
+    }
+
+    pub(super) fn call_ended(&mut self, now: Time, call: CallId, at: Time) {
+        if self.is_up(Source::Requests) && self.requests.ended(call, at) && !self.pulls.is_empty() {
+            // Its lease is gone by now.
+            self.agenda.look_by(now.after(LOOK_FIRST));
+        }
+    }
+
+    pub(super) fn pods_listed(&mut self, pods: Vec<NodePod>, fx: &mut Effects) {
+        if self.is_up(Source::Nri) && !self.pods.listed(pods) {
+            self.too_many_pods(fx);
+        }
+    }
+
+    pub(super) fn pod_seen(&mut self, pod: NodePod, fx: &mut Effects) {
+        if self.is_up(Source::Nri) && !self.pods.seen(pod) {
+            self.too_many_pods(fx);
+        }
+    }
+
+    fn too_many_pods(&mut self, fx: &mut Effects) {
+        if !std::mem::replace(&mut self.said.too_many_pods, true) {
+            let what = format!("pods beyond the first {MAX_PODS} of this node");
+            self.forgotten(fx, None, &what);
+        }
+    }
+
+    /// Joins requests and pulls anew, and looks on where a lease or its manifest must show up any moment.
+    pub(super) fn join(&mut self, now: Time) {
+        self.requests.forget_old(now);
+        if !self.requests.is_empty() {
+            let pulls = self.pulls.values().map(Candidate::of);
+            let joined: BTreeMap<PullId, Owners> = self.requests.join(pulls).into_iter().collect();
+            self.owners_found(&joined);
+        }
+        let settled: BTreeSet<CallId> = self
+            .pulls
+            .values()
+            .filter(|pull| !pull.declared.images.is_empty())
+            .filter_map(|pull| Some(pull.owners.known()?.call))
+            .collect();
+        if self.requests.expects_lease(now, LEASE_EXPECTED, &settled) {
+            self.agenda.look_by(now.after(LOOK_FOR_LEASE));
+        }
+    }
+
+    fn owners_found(&mut self, joined: &BTreeMap<PullId, Owners>) {
+        let nobody = Owners::Unknown;
+        for pull in self.pulls.values_mut() {
+            let owners = joined.get(&pull.id).unwrap_or(&nobody);
+            if pull.owners != *owners {
+                pull.owners = owners.clone();
+                pull.changed = true;
+            }
+            pull.ownership = self.pods.ownership(owners);
+        }
+        // What comes out late is right for those that ended, too.
+        for report in &mut self.ended {
+            if let Some(owners) = joined.get(&report.id).filter(|owners| **owners != nobody) {
+                let ownership = self.pods.ownership(owners);
+                report.owner = ownership.owner;
+                report.owner_candidates = ownership.candidates;
+            }
+        }
+    }
+
+    /// Nobody is known to have asked for anything any more.
+    pub(super) fn requests_lost(&mut self) {
+        self.requests.lost();
+        for pull in self.pulls.values_mut() {
+            if pull.owners != Owners::Unknown {
+                pull.owners = Owners::Unknown;
+                pull.ownership = Default::default();
+                pull.changed = true;
+            }
+        }
+    }
+
+    /// Counts what is in flight against the budgets.
+    pub(super) fn count_budgets(&mut self, now: Time) {
+        if self.policy.budgets.is_empty() {
+            return;
+        }
+        self.accounts.forget_old(now, &self.policy);
+        let mut live: BTreeMap<PodNamespace, Vec<Charge>> = BTreeMap::new();
+        for pull in self.pulls.values() {
+            if let Some((namespace, charge)) = charge_of(pull) {
+                live.entry(namespace).or_default().push(charge);
+            }
+        }
+        self.accounts.in_flight(live);
+    }
+
+    /// An ended pull goes on counting.
+    pub(super) fn charge(&mut self, now: Time, pull: &Pull) {
+        if self.policy.budgets.is_empty() {
+            return;
+        }
+        if let Some((namespace, charge)) = charge_of(pull) {
+            self.accounts.ended(now, &namespace, charge);
+        }
+    }
+}
+
+/// What a pull whose owner is known has used.
+fn charge_of(pull: &Pull) -> Option<(PodNamespace, Charge)> {
+    let pod = pull.owners.known()?.request.pod.as_ref()?;
+    let charge = Charge {
+        pull: pull.id,
+        began: pull.since,
+        bytes: pull.fetched(),
+    };
+    Some((pod.namespace.clone(), charge))
+}

@@ -1,0 +1,339 @@
+//! Which request led to which pull.
+//!
+//! Changed by: a request that begins or ends, a span in which requests may have gone unseen, a question of the image
+//! verifier, a look at containerd (leases that come and go), a manifest that was read, and time.
+//!
+//! Nothing links a lease to the request that made it. So each pull keeps every request that may be its own, and what
+//! contradicts is struck out: a lease is made after its request was read and is gone before the answer is written, its
+//! manifest comes from the repository and has the digest that were asked for. What is left over is counted: only
+//! where each pull can have exactly one request, and no request is left to be anybody else's, the owner is known.
+//! Nothing is remembered of earlier conclusions, so that what comes later can correct them.
+
+mod matching;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bounds::{MAX_CALLS, MAX_GONE_PULLS, MAX_MISSED_SPANS};
+use crate::ids::{CallId, Digest, ImageName, PullId};
+use crate::owner::PullRequest;
+use crate::pull::Pull;
+use crate::reference::Reference;
+use crate::time::Time;
+
+/// How far the clocks of the kernel's records and of containerd's leases may differ.
+const CLOCKS_DIFFER: Duration = Duration::from_micros(500);
+/// Within this time a request has its lease (a few milliseconds measured; containerd's database may be busy).
+const LEASE_WITHIN: Duration = Duration::from_millis(40);
+/// How long after a span of unseen requests a lease may still come from one of them.
+const MISSED_LEADS_TO: Duration = Duration::from_secs(2);
+/// How long ended requests and pulls still count as explanations.
+const REMEMBERED: Duration = Duration::from_secs(5);
+
+/// A request, as far as it matters who asked for what.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Asker {
+    pub(crate) call: CallId,
+    pub(crate) request: PullRequest,
+    pub(crate) reference: Option<Reference>,
+}
+
+/// Who may have asked for a pull.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Owners {
+    /// Nobody who was seen, or too many to tell.
+    #[default]
+    Unknown,
+    /// This one, and nobody else.
+    Known(Arc<Asker>),
+    /// One of these, and nobody else.
+    OneOf(Vec<Arc<Asker>>),
+}
+
+impl Owners {
+    /// Every asker that it may be; `None` among them: somebody who was not seen.
+    pub(crate) fn hypotheses(&self) -> Vec<Option<&Asker>> {
+        match self {
+            Self::Unknown => vec![None],
+            Self::Known(asker) => vec![Some(asker)],
+            Self::OneOf(askers) => askers.iter().map(|asker| Some(asker.as_ref())).collect(),
+        }
+    }
+
+    pub(crate) fn known(&self) -> Option<&Asker> {
+        match self {
+            Self::Known(asker) => Some(asker),
+            Self::Unknown | Self::OneOf(_) => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Call {
+    at: Time,
+    ended: Option<Time>,
+    asker: Arc<Asker>,
+}
+
+/// A pull as the join sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Candidate {
+    pub(crate) id: PullId,
+    created: Option<Time>,
+    /// The latest look that showed it began then.
+    shown: Option<Time>,
+    repositories: BTreeSet<(String, String)>,
+    /// What it holds, once its manifest is known.
+    content: Option<BTreeSet<Digest>>,
+    /// When it was gone, by the engine's clock.
+    gone: Option<Time>,
+}
+
+impl Candidate {
+    pub(crate) fn of(pull: &Pull) -> Self {
+        let split = |name: &str| {
+            let (host, path) = name.split_once('/')?;
+            Some((host.to_owned(), path.to_owned()))
+        };
+        let repositories = &pull.declared.repositories;
+        Self {
+            id: pull.id,
+            created: pull.created,
+            shown: pull.shown,
+            repositories: repositories.iter().filter_map(|name| split(name.as_str())).collect(),
+            content: (!pull.declared.images.is_empty()).then(|| pull.content.clone()),
+            gone: None,
+        }
+    }
+}
+
+/// Every request that matters, and the pulls that ended lately.
+#[derive(Debug, Default)]
+pub(crate) struct Requests {
+    calls: BTreeMap<CallId, Call>,
+    missed: VecDeque<(Time, Time)>,
+    gone: VecDeque<Candidate>,
+    /// What the verifier was told of: the digests of an image, and when.
+    resolved: VecDeque<(ImageName, Digest, Time)>,
+}
+
+impl Requests {
+    /// Takes a request over; `false` if another one had to be forgotten for it.
+    pub(crate) fn began(&mut self, call: CallId, at: Time, request: PullRequest) -> bool {
+        let mut had_room = true;
+        if self.calls.len() >= MAX_CALLS && !self.calls.contains_key(&call) {
+            had_room = false;
+            let oldest = self.calls.iter().min_by_key(|(_, one)| (one.ended.is_none(), one.at));
+            if let Some((oldest, since)) = oldest.map(|(id, one)| (*id, one.at)) {
+                self.calls.remove(&oldest);
+                self.missed(since, since);
+            }
+        }
+        let asker = Arc::new(Asker {
+            call,
+            reference: Reference::parse(request.image.as_str()).ok(),
+            request,
+        });
+        self.calls.insert(
+            call,
+            Call {
+                at,
+                ended: None,
+                asker,
+            },
+        );
+        had_room
+    }
+
+    /// A request is over; `false` if it is not known.
+    pub(crate) fn ended(&mut self, call: CallId, at: Time) -> bool {
+        let Some(call) = self.calls.get_mut(&call) else {
+            return false;
+        };
+        call.ended.get_or_insert(at);
+        true
+    }
+
+    /// Requests may have gone unseen from `since` to `until`.
+    pub(crate) fn missed(&mut self, since: Time, until: Time) {
+        if self.missed.len() >= MAX_MISSED_SPANS
+            && let (Some(one), Some(other)) = (self.missed.pop_front(), self.missed.pop_front())
+        {
+            self.missed.push_front((one.0.min(other.0), one.1.max(other.1)));
+        }
+        self.missed.push_back((since, until));
+    }
+
+    /// Nothing is seen any more: what is in flight may end unseen, and others may begin.
+    pub(crate) fn lost(&mut self) {
+        self.calls.clear();
+    }
+
+    /// containerd resolved an image to this digest.
+    pub(crate) fn resolved(&mut self, image: ImageName, digest: Digest, at: Time) {
+        if self.resolved.len() >= MAX_CALLS {
+            self.resolved.pop_front();
+        }
+        self.resolved.push_back((image, digest, at));
+    }
+
+    /// A pull has ended; it still explains the request that led to it.
+    pub(crate) fn pull_ended(&mut self, pull: &Pull, now: Time) {
+        if self.gone.len() >= MAX_GONE_PULLS {
+            self.gone.pop_front();
+        }
+        self.gone.push_back(Candidate {
+            gone: Some(now),
+            ..Candidate::of(pull)
+        });
+    }
+
+    /// Forgets what explains nothing any more.
+    pub(crate) fn forget_old(&mut self, now: Time) {
+        let old = |at: Time| now.since(at) > REMEMBERED;
+        self.calls.retain(|_, call| !call.ended.is_some_and(old));
+        self.gone.retain(|pull| !pull.gone.is_some_and(old));
+        let oldest_call = self.calls.values().map(|call| call.at).min();
+        self.resolved
+            .retain(|(_, _, at)| oldest_call.is_some_and(|oldest| *at >= oldest) || !old(*at));
+    }
+
+    /// The requests in flight for an image: who may be asking the verifier.
+    pub(crate) fn asking_for(&self, image: &ImageName) -> Vec<Arc<Asker>> {
+        let reference = Reference::parse(image.as_str()).ok();
+        let same = |asker: &Asker| match (&asker.reference, &reference) {
+            (Some(one), Some(other)) => one == other,
+            (None, _) | (_, None) => asker.request.image == *image,
+        };
+        self.calls
+            .values()
+            .filter(|call| call.ended.is_none() && same(&call.asker))
+            .map(|call| Arc::clone(&call.asker))
+            .collect()
+    }
+
+    /// Whether requests may have gone unseen lately, so that those in flight may not be all.
+    pub(crate) fn missed_lately(&self, now: Time) -> bool {
+        self.missed
+            .iter()
+            .any(|(_, until)| now.since(*until) <= MISSED_LEADS_TO)
+    }
+
+    /// Whether a request is so young that its lease or manifest should show up any moment; those of `settled` have.
+    pub(crate) fn expects_lease(&self, now: Time, within: Duration, settled: &BTreeSet<CallId>) -> bool {
+        self.calls.iter().any(|(id, call)| {
+            call.ended.is_none()
+                && call.asker.request.certain
+                && now.since(call.at) < within
+                && !settled.contains(id)
+        })
+    }
+
+    /// Whether nothing is known that could explain a pull.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.calls.is_empty() && self.gone.is_empty()
+    }
+
+    /// Who may have asked for each of these pulls, and for those that ended lately.
+    pub(crate) fn join(&self, pulls: impl Iterator<Item = Candidate>) -> Vec<(PullId, Owners)> {
+        let pulls: Vec<Candidate> = self.gone.iter().cloned().chain(pulls).collect();
+        let calls: Vec<&Call> = self.calls.values().collect();
+        let edges: Vec<BTreeSet<usize>> = pulls
+            .iter()
+            .map(|pull| {
+                calls
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, call)| self.fits(pull, call))
+                    .map(|(index, _)| index)
+                    .collect()
+            })
+            .collect();
+        // A request whose lease may not have shown yet can be the owner of any pull, or of one that is still to come.
+        let settled = |index: usize| {
+            calls.get(index).is_some_and(|call| {
+                let latest = pulls.iter().filter_map(|pull| pull.shown).max();
+                call.ended.is_some() || latest.is_some_and(|shown| shown >= call.at.after(LEASE_WITHIN))
+            })
+        };
+        let unseen = |index: usize| pulls.get(index).is_none_or(|pull| self.may_be_unseen(pull));
+        let found = matching::unique(&edges, settled, unseen);
+        let asker = |index: &usize| calls.get(*index).map(|call| Arc::clone(&call.asker));
+        pulls
+            .iter()
+            .zip(found)
+            .map(|(pull, found)| {
+                let owners = match found {
+                    matching::Found::One(call) => asker(&call).map_or(Owners::Unknown, Owners::Known),
+                    matching::Found::OneOf(calls) => Owners::OneOf(calls.iter().filter_map(asker).collect()),
+                    matching::Found::Unknown => Owners::Unknown,
+                };
+                (pull.id, owners)
+            })
+            .collect()
+    }
+
+    /// Whether a pull may come from a request that was not seen.
+    fn may_be_unseen(&self, pull: &Candidate) -> bool {
+        let Some(created) = pull.created else {
+            return true;
+        };
+        self.missed.iter().any(|(since, until)| {
+            created.after(CLOCKS_DIFFER) >= *since && created <= until.after(MISSED_LEADS_TO)
+        })
+    }
+
+    fn fits(&self, pull: &Candidate, call: &Call) -> bool {
+        let Some(created) = pull.created else {
+            return false;
+        };
+        if created.after(CLOCKS_DIFFER) < call.at {
+            return false;
+        }
+        if let Some(ended) = call.ended {
+            let ended = ended.after(CLOCKS_DIFFER);
+            // The lease is deleted before the answer is written (2.1.9 internal/cri/server/images/image_pull.go).
+            if created > ended || pull.shown.is_some_and(|shown| shown > ended) {
+                return false;
+            }
+        }
+        let Some(reference) = &call.asker.reference else {
+            // containerd refuses what is no reference before it makes a lease.
+            return false;
+        };
+        if !pull.repositories.is_empty()
+            && !pull
+                .repositories
+                .iter()
+                .any(|(host, path)| host == reference.domain_without_port() && path == reference.path())
+        {
+            return false;
+        }
+        let Some(content) = &pull.content else {
+            return true;
+        };
+        if let Some(digest) = reference.digest() {
+            return content.contains(digest);
+        }
+        // The verifier is asked between the request and the first byte, so its latest word on the image holds.
+        let mut told = self
+            .resolved
+            .iter()
+            .filter(|(image, _, at)| *at >= call.at && same_image(image, reference))
+            .peekable();
+        told.peek().is_none() || told.any(|(_, digest, _)| content.contains(digest))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.calls.len() + self.gone.len() + self.missed.len() + self.resolved.len()
+    }
+}
+
+fn same_image(image: &ImageName, reference: &Reference) -> bool {
+    Reference::parse(image.as_str()).is_ok_and(|other| other == *reference)
+}
+
+#[cfg(test)]
+mod tests;
