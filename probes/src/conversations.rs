@@ -41,6 +41,9 @@ pub struct ConversationOptions {
     /// A process whose own connections are left out, as this process's pid namespace numbers it; it must live in
     /// that namespace too. 0: none. Who connects counts, not who writes.
     pub own_tgid: u32,
+    /// Bytes of the kernel's ring, rounded up to a power of two and to whole pages; 4 MiB by default. The kernel
+    /// counts twice as many as resident in this process, as it maps the ring twice.
+    pub ring_bytes: Option<u32>,
 }
 
 /// The variant that is running.
@@ -124,14 +127,14 @@ impl Conversations {
             .copied()
             .filter(|pid| pids.contains(pid))
             .collect();
-        let refused = |source| map_error("conversations")(source);
-        self.forget_all_but(&staying).map_err(refused)?;
+        self.forget_all_but(&staying)
+            .map_err(map_error("conversations"))?;
         self.maps
             .targets
             .set(0, targets, 0)
             .map_err(map_error("targets"))?;
         self.watched = pids.to_vec();
-        self.forget_all_but(pids).map_err(refused)
+        self.forget_all_but(pids).map_err(map_error("conversations"))
     }
 
     fn forget_all_but(&mut self, pids: &[u32]) -> Result<(), MapError> {
@@ -182,12 +185,16 @@ impl Conversations {
     /// Looks which connections are gone without a word, as those that the watched process itself closed: the kernel
     /// lists their sockets no more. Makes room in the kernel's table, and must be called every few seconds for that
     /// alone; reads `/proc/PID/net/unix` for each watched process with connections, and takes well below a
-    /// millisecond on a node with few. A connection is told as closed by the [`drain`](Self::drain) after the
+    /// millisecond on a node with few sockets. A connection is told as closed by the [`drain`](Self::drain) after the
     /// second look that does not find it.
     ///
     /// # Errors
     /// If the kernel does not tell; then nothing is forgotten.
     pub fn sweep(&mut self) -> Result<(), SweepError> {
+        // Nobody drains: what was found gone must be told first.
+        if self.gone.len() >= MAX_CONVERSATIONS {
+            return Ok(());
+        }
         let entries = self.maps.entries().map_err(SweepError::table)?;
         let listed = table::listed(&entries)?;
         let mut missing = Vec::new();

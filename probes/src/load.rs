@@ -165,8 +165,13 @@ pub(crate) struct Loaded {
     pub(crate) fell_back: Option<LoadError>,
 }
 
-/// Opens an object for this kernel: its relocations are done and its maps are there, but nothing is attached.
-pub(crate) fn open(object: Object, btf: Option<&Path>) -> Result<(Ebpf, Btf), LoadError> {
+/// Opens an object for this kernel: its relocations are done and its maps are there, `sizes` of them other than as
+/// written, but nothing is attached.
+pub(crate) fn open(
+    object: Object,
+    btf: Option<&Path>,
+    sizes: &[(&'static str, u32)],
+) -> Result<(Ebpf, Btf), LoadError> {
     let bytes = object
         .bytes()
         .map_err(|reason| LoadError::NoCompiledObject { reason })?;
@@ -182,6 +187,9 @@ pub(crate) fn open(object: Object, btf: Option<&Path>) -> Result<(Ebpf, Btf), Lo
     if let Some(missing) = privilege::missing().map_err(LoadError::Capabilities)? {
         return Err(LoadError::NotPermitted { missing });
     }
+    for (map, size) in sizes {
+        loader.map_max_entries(map, *size);
+    }
     let ebpf = loader
         .btf(Some(&btf))
         .load(bytes)
@@ -190,7 +198,7 @@ pub(crate) fn open(object: Object, btf: Option<&Path>) -> Result<(Ebpf, Btf), Lo
 }
 
 pub(crate) fn load(options: &Options) -> Result<Loaded, LoadError> {
-    let (mut ebpf, btf) = open(Object::Probes, options.btf.as_deref())?;
+    let (mut ebpf, btf) = open(Object::Probes, options.btf.as_deref(), &[])?;
     let mut attachments = Vec::new();
     let (level, fell_back) = match options.strategy {
         Strategy::Only(level) => {

@@ -90,7 +90,8 @@ impl Maps {
 
 pub(super) fn load(options: &ConversationOptions, namespace: PidNamespace) -> Result<Loaded, LoadError> {
     let paths = keys(&options.paths)?;
-    let (mut ebpf, btf) = open(Object::Conversations, options.btf.as_deref())?;
+    let ring = options.ring_bytes.map(|bytes| ("pieces", bytes));
+    let (mut ebpf, btf) = open(Object::Conversations, options.btf.as_deref(), ring.as_slice())?;
     // Before anything is attached.
     let mut listeners: HashMap<MapData, [u8; SUN_PATH], u32> = take(&mut ebpf, "paths")?;
     for path in paths {

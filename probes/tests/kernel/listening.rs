@@ -153,12 +153,16 @@ pub(crate) struct Ear {
 }
 
 impl Ear {
-    pub(crate) fn new(hooks: Hooks, path: &Path, own_tgid: u32) -> Option<Self> {
+    pub(crate) fn new(hooks: Hooks, path: &Path) -> Option<Self> {
+        Self::with(hooks, path, ConversationOptions::default())
+    }
+
+    /// With other options than the default ones.
+    pub(crate) fn with(hooks: Hooks, path: &Path, options: ConversationOptions) -> Option<Self> {
         let mut conversations = checked(Conversations::load(&ConversationOptions {
             strategy: Strategy::Only(hooks),
             paths: vec![PathBuf::from("/nonexistent/other.sock"), path.to_owned()],
-            own_tgid,
-            ..ConversationOptions::default()
+            ..options
         }))?;
         conversations.watch(&[std::process::id()]).unwrap();
         Some(Self {

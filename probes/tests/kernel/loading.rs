@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::thread;
 
 use magi_probes::{
-    Capability, Level, LoadError, MAX_TARGETS, Options, Probes, Strategy, WatchError, release_memory,
-    return_freed_memory,
+    Capability, ConversationOptions, Conversations, Hooks, Level, LoadError, MAX_PATHS, MAX_TARGETS, Options,
+    Probes, Strategy, WatchError, release_memory, return_freed_memory,
 };
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
-use crate::scene::{alone, probes};
+use crate::listening::HOOKS;
+use crate::scene::{alone, checked, probes};
 
 fn is_built() -> bool {
     !matches!(
@@ -100,6 +101,64 @@ fn bpf_and_perfmon_are_enough() {
             assert_eq!(probes(level).map(|probes| probes.level()), Some(level));
         }
     });
+}
+
+#[test]
+fn conversations_need_the_same_and_no_more() {
+    let _alone = alone();
+    if checked(Conversations::load(&ConversationOptions::default())).is_none() {
+        return;
+    }
+    with_capabilities(CapabilitySet::BPF | CapabilitySet::PERFMON, || {
+        for hooks in HOOKS {
+            let options = ConversationOptions {
+                strategy: Strategy::Only(hooks),
+                ..ConversationOptions::default()
+            };
+            let mut conversations = Conversations::load(&options).unwrap();
+            conversations.watch(&[std::process::id()]).unwrap();
+            conversations.sweep().unwrap();
+            assert_eq!(conversations.hooks(), hooks);
+        }
+    });
+    let error = with_capabilities(CapabilitySet::BPF, || {
+        Conversations::load(&ConversationOptions::default()).unwrap_err()
+    });
+    let missing = Capability::Perfmon;
+    assert!(
+        matches!(error, LoadError::NotPermitted { missing: named } if named == missing),
+        "{error:?}"
+    );
+    let best = Conversations::load(&ConversationOptions::default()).unwrap();
+    assert_eq!(best.hooks(), Hooks::SocketTracepoints);
+    assert!(best.fell_back().is_none());
+}
+
+#[test]
+fn conversations_are_refused_with_a_reason() {
+    let _alone = alone();
+    let given = MAX_PATHS + 1;
+    let options = |paths: Vec<PathBuf>, btf: Option<&str>| ConversationOptions {
+        paths,
+        btf: btf.map(PathBuf::from),
+        ..ConversationOptions::default()
+    };
+    let error = Conversations::load(&options(vec![PathBuf::from("/run/c.sock"); given], None)).unwrap_err();
+    assert!(
+        matches!(error, LoadError::TooManyPaths { given: named } if named == given),
+        "{error:?}"
+    );
+    let long = PathBuf::from("/x".repeat(54));
+    let error = Conversations::load(&options(vec![long.clone()], None)).unwrap_err();
+    assert!(
+        matches!(&error, LoadError::ListenerPath { path } if *path == long),
+        "{error:?}"
+    );
+    let error = Conversations::load(&options(Vec::new(), Some("/nonexistent/btf"))).unwrap_err();
+    assert!(
+        matches!(error, LoadError::NoBtf { .. }) || !is_built(),
+        "{error:?}"
+    );
 }
 
 #[test]
