@@ -33,6 +33,10 @@ pub struct Options {
     pub address: Option<PathBuf>,
     /// Bytes after which the audit file is rotated, with its unit.
     pub rotate: &'static str,
+    /// The socket at which it registers as an NRI plugin, if it is to.
+    pub nri: Option<PathBuf>,
+    /// More settings, as lines of the document.
+    pub settings: String,
 }
 
 impl Options {
@@ -45,13 +49,16 @@ impl Options {
             trace: false,
             address: None,
             rotate: "10MiB",
+            nri: None,
+            settings: String::new(),
         }
     }
 }
 
-/// A policy that enforces `image` as the limit for an image, written with its unit.
+/// A policy that enforces `image` as the limit for an image, written with its unit. Each pull is judged by itself:
+/// that it was stopped before does not count.
 pub fn enforce(image: &str) -> String {
-    format!("version: 1\nmode: enforce\nlimits: {{ image: {image} }}\n")
+    format!("version: 1\nmode: enforce\ndenyFor: 0s\nlimits: {{ image: {image} }}\n")
 }
 
 /// A running magi-node. Ended on drop.
@@ -89,9 +96,14 @@ impl Magi {
         } else {
             String::new()
         };
+        let requests = if options.probes { "auto" } else { "off" };
+        let nri = match &options.nri {
+            Some(socket) => format!("nri: {{ socket: {} }}\n", socket.display()),
+            None => "nri: { mode: off }\n".to_owned(),
+        };
         let settings = format!(
             "version: 1\ncontainerd: {{ address: {} }}\npolicy: {}\ncontrol: {{ socket: {} }}\n\
-             audit: {{ path: {}, rotate: {} }}\nprobes: {{ mode: {}, btf: {} }}\nlog: {{ level: debug }}\n{trace}",
+             audit: {{ path: {}, rotate: {} }}\nprobes: {{ mode: {}, btf: {} }}\nlog: {{ level: debug }}\nrequests: {{ mode: {requests} }}\n{trace}{nri}{}",
             address.display(),
             path("policy.yaml").display(),
             path("run/node.sock").display(),
@@ -99,6 +111,7 @@ impl Magi {
             options.rotate,
             if options.probes { "auto" } else { "off" },
             btf.display(),
+            options.settings,
         );
         std::fs::write(path("settings.yaml"), settings).context("write the settings")?;
         let process = Launch::new("magi-node", binary("magi-node")?, path("log"))
@@ -111,10 +124,11 @@ impl Magi {
     async fn ready(&self, options: &Options) -> Result<()> {
         let mut wanted = vec!["containerd"];
         if options.probes && options.btf.is_none() {
-            wanted.push("probes");
+            wanted.extend(["probes", "requests"]);
         } else {
             wanted.push("socket-table");
         }
+        wanted.extend(options.nri.iter().map(|_| "nri"));
         let up = |record: &Value, source: &str| {
             record["kind"] == "source-changed" && record["source"] == source && record["up"] == true
         };

@@ -11,7 +11,7 @@ use magi_engine::policy::Policy;
 use magi_engine::{Source, Time};
 use magi_node_api::{
     ContainerdStatus, ErrorCode, Limits, NodeStatus, Peer, PolicyStatus, Refusal, Reply, Request,
-    SourceStatus,
+    SourceStatus, Verified, VerifierStatus,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -25,7 +25,7 @@ use crate::inbox;
 use crate::levers::Sockets;
 use crate::recorder::Recorder;
 use crate::sources::containerd::Attached;
-use crate::sources::{containerd, kernel, nri, socket_table};
+use crate::sources::{containerd, kernel, nri, requests, socket_table};
 
 /// Questions that may wait for the engine.
 const MAX_ASKED: usize = 64;
@@ -88,6 +88,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         probes: probes_running,
         attached: attached.clone(),
         sources: sources_up,
+        verifier: watch::Sender::default(),
         policy: policy_in_force,
         lost: Arc::clone(&lost),
     };
@@ -116,7 +117,13 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         lost,
         level,
     }));
-    tasks.spawn(socket_table::run(inbox.clone(), lists, attached));
+    tasks.spawn(socket_table::run(inbox.clone(), lists, attached.clone()));
+    let config = requests::Config {
+        mode: settings.requests,
+        btf: settings.probes.btf.clone(),
+        address: settings.containerd.address.clone(),
+    };
+    tasks.spawn(requests::run(config, inbox.clone(), attached.clone()));
     if settings.nri.mode != ProbeMode::Off {
         let (tell, changes) = mpsc::channel(MAX_POD_CHANGES);
         let config = nri::Config {
@@ -190,6 +197,7 @@ struct StatusBoard {
     probes: watch::Receiver<&'static str>,
     attached: watch::Receiver<Option<Attached>>,
     sources: watch::Receiver<Sources>,
+    verifier: watch::Sender<VerifierStatus>,
     policy: watch::Receiver<PolicyStatus>,
     lost: Arc<AtomicU64>,
 }
@@ -215,6 +223,7 @@ impl StatusBoard {
             },
             probes: (*self.probes.borrow()).to_owned(),
             sources: WATCHED.map(source).to_vec(),
+            verifier: self.verifier.borrow().clone(),
             policy: self.policy.borrow().clone(),
             audit: self.audit.display().to_string(),
             lost_records: self.lost.load(Ordering::Relaxed),
@@ -232,7 +241,15 @@ async fn answer(
     let question = match request {
         Request::Status => return Ok(Reply::Status(Box::new(status.status()))),
         Request::Question(question) => question,
-        Request::Verify { image, digest } => Question::Verify { image, digest },
+        Request::Verify { image, digest } => {
+            let question = Verified {
+                at: status.clock.now(),
+                image: image.clone(),
+                digest: digest.clone(),
+            };
+            status.verifier.send_modify(|verifier| verifier.heard(question));
+            Question::Verify { image, digest }
+        }
     };
     let (reply, answered) = oneshot::channel();
     ask.try_send(Asked { question, reply })

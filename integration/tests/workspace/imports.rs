@@ -24,12 +24,15 @@ pub(crate) const MAY_IMPORT: &[(&str, &[&str])] = &[
             "magi-engine",
             "magi-node-api",
             "magi-probes",
+            "magi-snoop",
             "magi-sys",
             "magi-wire",
         ],
     ),
     ("magi-probes", &[]),
+    ("magi-snoop", &[]),
     ("magi-sys", &[]),
+    ("magi-verify", &[]),
     ("magi-wire", &[]),
 ];
 

@@ -161,7 +161,9 @@ impl Law<'_> {
             return None;
         }
         let namespace = &asker?.request.pod.as_ref()?.namespace;
-        let (mode, budget, fact) = self.accounts.exceeded(self.now, self.policy, namespace, pull.id)?;
+        let (mode, budget, fact) = self
+            .accounts
+            .exceeded(self.now, self.policy, namespace, pull.id)?;
         Some(Condemnation {
             reason: Reason::NamespaceBudget,
             mode,
@@ -176,7 +178,7 @@ fn subject_of(asker: Option<&Asker>) -> Subject<'_> {
     let pod = request.and_then(|request| request.pod.as_ref());
     Subject {
         namespace: pod.map(|pod| &pod.namespace),
-        labels: pod.and(request).map(|request| &request.labels),
+        labels: pod.and(request).and_then(|request| request.labels.as_ref()),
         reference: asker.and_then(|asker| asker.reference.as_ref()),
         ..Subject::default()
     }

@@ -38,9 +38,9 @@ pub struct PullRequest {
     pub image: ImageName,
     /// The pod that it is for; crictl names none.
     pub pod: Option<PodIdentity>,
-    /// That pod's labels.
+    /// That pod's labels; none: not known.
     #[serde(default)]
-    pub labels: Labels,
+    pub labels: Option<Labels>,
     /// Whether it is surely a request to pull: without a pod, the same bytes may ask for an image's status.
     pub certain: bool,
 }

@@ -101,7 +101,10 @@ impl Candidate {
             id: pull.id,
             created: pull.created,
             shown: pull.shown,
-            repositories: repositories.iter().filter_map(|name| split(name.as_str())).collect(),
+            repositories: repositories
+                .iter()
+                .filter_map(|name| split(name.as_str()))
+                .collect(),
             content: (!pull.declared.images.is_empty()).then(|| pull.content.clone()),
             gone: None,
         }
@@ -124,7 +127,10 @@ impl Requests {
         let mut had_room = true;
         if self.calls.len() >= MAX_CALLS && !self.calls.contains_key(&call) {
             had_room = false;
-            let oldest = self.calls.iter().min_by_key(|(_, one)| (one.ended.is_none(), one.at));
+            let oldest = self
+                .calls
+                .iter()
+                .min_by_key(|(_, one)| (one.ended.is_none(), one.at));
             if let Some((oldest, since)) = oldest.map(|(id, one)| (*id, one.at)) {
                 self.calls.remove(&oldest);
                 self.missed(since, since);
@@ -193,7 +199,12 @@ impl Requests {
     pub(crate) fn forget_old(&mut self, now: Time) {
         let old = |at: Time| now.since(at) > REMEMBERED;
         self.calls.retain(|_, call| !call.ended.is_some_and(old));
-        self.gone.retain(|pull| !pull.gone.is_some_and(old));
+        let mut gone = std::mem::take(&mut self.gone);
+        gone.retain(|pull| {
+            let explains = |call: &Call| call.ended.is_none() && self.fits(pull, call);
+            !pull.gone.is_some_and(old) || self.calls.values().any(explains)
+        });
+        self.gone = gone;
         let oldest_call = self.calls.values().map(|call| call.at).min();
         self.resolved
             .retain(|(_, _, at)| oldest_call.is_some_and(|oldest| *at >= oldest) || !old(*at));
@@ -228,11 +239,6 @@ impl Requests {
                 && now.since(call.at) < within
                 && !settled.contains(id)
         })
-    }
-
-    /// Whether nothing is known that could explain a pull.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.calls.is_empty() && self.gone.is_empty()
     }
 
     /// Who may have asked for each of these pulls, and for those that ended lately.
@@ -325,9 +331,10 @@ impl Requests {
         told.peek().is_none() || told.any(|(_, digest, _)| content.contains(digest))
     }
 
+    /// What is remembered for a while; spans of unseen requests are few, and stay.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.calls.len() + self.gone.len() + self.missed.len() + self.resolved.len()
+        self.calls.len() + self.gone.len() + self.resolved.len()
     }
 }
 

@@ -4,4 +4,5 @@
 pub(crate) mod containerd;
 pub(crate) mod kernel;
 pub(crate) mod nri;
+pub(crate) mod requests;
 pub(crate) mod socket_table;

@@ -18,10 +18,8 @@ impl Engine {
         if !self.is_up(Source::Requests) {
             return;
         }
-        if request.labels.len() > MAX_LABELS {
-            // Labels are compared one by one: some of them are as good as none.
-            request.labels.clear();
-        }
+        // Some of the labels are as good as none: a rule that names another one would not cover this pod.
+        request.labels = request.labels.filter(|labels| labels.len() <= MAX_LABELS);
         let is_certain = request.certain;
         self.requests.began(call, at, request);
         if is_certain {
@@ -58,11 +56,9 @@ impl Engine {
     /// Joins requests and pulls anew, and looks on where a lease or its manifest must show up any moment.
     pub(super) fn join(&mut self, now: Time) {
         self.requests.forget_old(now);
-        if !self.requests.is_empty() {
-            let pulls = self.pulls.values().map(Candidate::of);
-            let joined: BTreeMap<PullId, Owners> = self.requests.join(pulls).into_iter().collect();
-            self.owners_found(&joined);
-        }
+        let pulls = self.pulls.values().map(Candidate::of);
+        let joined: BTreeMap<PullId, Owners> = self.requests.join(pulls).into_iter().collect();
+        self.owners_found(&joined);
         let settled: BTreeSet<CallId> = self
             .pulls
             .values()
@@ -108,10 +104,10 @@ impl Engine {
 
     /// Counts what is in flight against the budgets.
     pub(super) fn count_budgets(&mut self, now: Time) {
+        self.accounts.forget_old(now, &self.policy);
         if self.policy.budgets.is_empty() {
             return;
         }
-        self.accounts.forget_old(now, &self.policy);
         let mut live: BTreeMap<PodNamespace, Vec<Charge>> = BTreeMap::new();
         for pull in self.pulls.values() {
             if let Some((namespace, charge)) = charge_of(pull) {

@@ -40,7 +40,9 @@ pub(super) fn ingest(namespace: &ContainerdNamespace, dir: IngestDir, status: St
 pub(super) fn time(stamp: &prost_types::Timestamp) -> Option<Time> {
     let seconds = u64::try_from(stamp.seconds).ok()?;
     let micros = u64::try_from(stamp.nanos).ok()? / 1000;
-    Some(Time::from_micros(seconds.checked_mul(1_000_000)?.checked_add(micros)?))
+    Some(Time::from_micros(
+        seconds.checked_mul(1_000_000)?.checked_add(micros)?,
+    ))
 }
 
 /// The name of an ingest's directory: SHA-256 over `namespace/sequence/reference`.

@@ -15,8 +15,8 @@ use tracing::debug;
 
 use super::decode;
 use super::documents::Documents;
-use crate::containerd::{Api, ApiError, Scope};
 use crate::clock;
+use crate::containerd::{Api, ApiError, Scope};
 use crate::inbox::Inbox;
 
 /// What came of a look.

@@ -36,7 +36,10 @@ impl Known {
                     .filter_map(|pod| Some((pod.sandbox.clone(), node_pod(pod)?)))
                     .collect();
                 let pods = self.0.values().cloned().collect();
-                vec![Event::SourceUp { source: Source::Nri }, Event::PodsListed { pods }]
+                vec![
+                    Event::SourceUp { source: Source::Nri },
+                    Event::PodsListed { pods },
+                ]
             }
             PodChange::Started(pod) => {
                 let sandbox = pod.sandbox.clone();
@@ -55,7 +58,10 @@ impl Known {
             PodChange::Removed { sandbox, .. } => {
                 self.0.remove(&sandbox);
                 let sandbox = SandboxId::new(sandbox).ok();
-                sandbox.into_iter().map(|sandbox| Event::PodGone { sandbox }).collect()
+                sandbox
+                    .into_iter()
+                    .map(|sandbox| Event::PodGone { sandbox })
+                    .collect()
             }
             PodChange::Down => {
                 self.0.clear();
@@ -83,11 +89,18 @@ fn node_pod(pod: Pod) -> Option<NodePod> {
         })
     };
     let (Some(identity), Ok(sandbox)) = (identity(), SandboxId::new(pod.sandbox.clone())) else {
-        debug!(sandbox = pod.sandbox, "a sandbox without a pod's names is left out");
+        debug!(
+            sandbox = pod.sandbox,
+            "a sandbox without a pod's names is left out"
+        );
         return None;
     };
     let mut images: Vec<ImageName> = Vec::new();
-    for image in pod.images.into_values().filter_map(|image| ImageName::new(image).ok()) {
+    for image in pod
+        .images
+        .into_values()
+        .filter_map(|image| ImageName::new(image).ok())
+    {
         if !images.contains(&image) {
             images.push(image);
         }
@@ -130,10 +143,16 @@ mod tests {
         known.changed(image("a"));
         known.changed(image("b"));
         let told = known.changed(image("a"));
-        assert!(matches!(&told[..], [Event::PodSeen { pod }] if pod.images.len() == 2), "{told:?}");
+        assert!(
+            matches!(&told[..], [Event::PodSeen { pod }] if pod.images.len() == 2),
+            "{told:?}"
+        );
         let (sandbox, uid) = ("s1".to_owned(), "u".to_owned());
         let told = known.changed(PodChange::Stopped { sandbox, uid });
-        assert!(matches!(&told[..], [Event::PodSeen { pod }] if pod.stopped), "{told:?}");
+        assert!(
+            matches!(&told[..], [Event::PodSeen { pod }] if pod.stopped),
+            "{told:?}"
+        );
         let (sandbox, uid) = ("s1".to_owned(), "u".to_owned());
         let told = known.changed(PodChange::Removed { sandbox, uid });
         assert!(matches!(&told[..], [Event::PodGone { .. }]), "{told:?}");
