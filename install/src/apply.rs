@@ -69,9 +69,6 @@ impl Plan {
             self.check(change)?;
         }
         let mut journal = self.work.journal.clone();
-        if !removing {
-            journal.phase = Phase::Installing;
-        }
         step()?;
         journal.write(&state)?;
         for change in &self.changes {

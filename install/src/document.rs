@@ -1,5 +1,6 @@
 //! One file of containerd's configuration: its bytes, its places, its values.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
@@ -31,13 +32,17 @@ pub enum DocumentError {
         /// Bytes before it.
         at: usize,
     },
-    /// With the line and a caret.
-    #[error("{} cannot be read as TOML; nothing was changed. Repair it first:\n{message}", path.display())]
+    /// No TOML, a key that stands twice, a table defined twice.
+    #[error("{}, line {line}: {reason}; nothing was changed. Repair the file first", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
+        /// Where, from 1.
+        line: usize,
         /// The parser's words.
-        message: String,
+        reason: String,
+        /// The line with a caret below, in several lines.
+        excerpt: String,
     },
     /// A setting of another type than containerd expects.
     #[error("{}: `{key}` is no {expected}; containerd would refuse it as well", path.display())]
@@ -57,13 +62,20 @@ impl Document {
             path: path.to_owned(),
             at: error.utf8_error().valid_up_to(),
         })?;
-        let syntax = |message: String| DocumentError::Syntax {
+        let syntax = |at: Option<Range<usize>>, reason: &str, excerpt: String| DocumentError::Syntax {
             path: path.to_owned(),
-            message: without_secrets(message.trim_end()),
+            line: 1 + body(&text)
+                .bytes()
+                .take(at.unwrap_or_default().start)
+                .filter(|byte| *byte == b'\n')
+                .count(),
+            reason: reason.lines().collect::<Vec<_>>().join("; "),
+            excerpt: without_secrets(excerpt.trim_end()),
         };
-        // Both parsers are one inside; the first has the better places, the second the values.
-        places(&text).map_err(|error| syntax(error.to_string()))?;
-        let values: Table = toml::from_str(body(&text)).map_err(|error| syntax(error.to_string()))?;
+        // Both parsers are one inside; the first has the places, the second the values.
+        places(&text).map_err(|error| syntax(error.span(), error.message(), error.to_string()))?;
+        let values: Table = toml::from_str(body(&text))
+            .map_err(|error| syntax(error.span(), error.message(), error.to_string()))?;
         let document = Self {
             path: path.to_owned(),
             text,
@@ -79,15 +91,15 @@ impl Document {
             key: key.to_owned(),
             expected,
         };
-        if self.values.get("version").is_some_and(|value| !value.is_integer()) {
+        if self
+            .values
+            .get("version")
+            .is_some_and(|value| !value.is_integer())
+        {
             return Err(wrong("version", "whole number"));
         }
         for key in ["imports", "disabled_plugins"] {
-            let strings = |value: &Value| {
-                value
-                    .as_array()
-                    .is_some_and(|all| all.iter().all(Value::is_str))
-            };
+            let strings = |value: &Value| value.as_array().is_some_and(|all| all.iter().all(Value::is_str));
             if self.values.get(key).is_some_and(|value| !strings(value)) {
                 return Err(wrong(key, "list of strings"));
             }

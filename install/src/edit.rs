@@ -6,8 +6,7 @@ use toml_edit::{InlineTable, Item, TableLike};
 
 use crate::document::{body, places};
 
-const WHO: &str =
-    "# Added by `magictl install containerd`; `magictl uninstall containerd` takes it away.";
+const WHO: &str = "# Added by `magictl install containerd`; `magictl uninstall containerd` takes it away.";
 
 /// One setting of a plugin that magi made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +36,9 @@ pub enum EditError {
     #[error("the edited text would be no TOML: {0}")]
     Syntax(String),
     /// A way to write tables that is not understood well enough to splice into.
-    #[error("`plugins.{section:?}` is written in a way that is not understood well enough to edit; set `{key} = {value}` there by hand")]
+    #[error(
+        "`plugins.{section:?}` is written in a way that is not understood well enough to edit; set `{key} = {value}` there by hand"
+    )]
     Form {
         /// The plugin's table.
         section: String,
@@ -47,7 +48,9 @@ pub enum EditError {
         value: bool,
     },
     /// The result would say something else than wanted.
-    #[error("the edit would change more than `{key}` of `plugins.{section:?}`; set `{key} = {value}` there by hand")]
+    #[error(
+        "the edit would change more than `{key}` of `plugins.{section:?}`; set `{key} = {value}` there by hand"
+    )]
     Meaning {
         /// The plugin's table.
         section: String,
@@ -85,7 +88,11 @@ pub(crate) fn set(text: &str, section: &str, key: &str, value: bool) -> Result<(
         .entry("plugins")
         .or_insert_with(|| Value::Table(Table::new()))
         .as_table_mut()
-        .map(|plugins| plugins.entry(section).or_insert_with(|| Value::Table(Table::new())));
+        .map(|plugins| {
+            plugins
+                .entry(section)
+                .or_insert_with(|| Value::Table(Table::new()))
+        });
     if let Some(Value::Table(table)) = tables {
         table.insert(key.to_owned(), Value::Boolean(value));
     }
@@ -115,14 +122,23 @@ fn find(text: &str, section: &str, key: &str, value: bool) -> Result<Option<Spli
     let table = format!("plugins.{}", quoted(section));
     let end = newline(text);
     let appended = || {
-        let start = if text.is_empty() || text.ends_with('\n') { "" } else { end };
+        let start = if text.is_empty() || text.ends_with('\n') {
+            ""
+        } else {
+            end
+        };
         let blank = if text.trim().is_empty() { "" } else { end };
-        insert(text.len(), format!("{start}{blank}{WHO}{end}[{table}]{end}{line}{end}"))
+        insert(
+            text.len(),
+            format!("{start}{blank}{WHO}{end}[{table}]{end}{line}{end}"),
+        )
     };
     let plugins = match document.as_table().get("plugins") {
         None => return Ok(Some(appended())),
         Some(Item::Value(value)) => {
-            let Some(plugins) = value.as_inline_table() else { return Ok(None) };
+            let Some(plugins) = value.as_inline_table() else {
+                return Ok(None);
+            };
             return Ok(in_inline(plugins, section, key, value_of(section, &line), &line));
         }
         Some(Item::Table(plugins)) => plugins,
@@ -272,7 +288,8 @@ pub(crate) fn unset(text: &str, setting: &Setting) -> Result<(String, Undone), E
     };
     write(&mut wanted, setting, old);
     for candidate in candidates(text, setting) {
-        let same = values(&candidate).is_ok_and(|after| after == wanted || without_empty(after, setting) == wanted);
+        let same =
+            values(&candidate).is_ok_and(|after| after == wanted || without_empty(after, setting) == wanted);
         if same {
             return Ok((candidate, Undone::Back));
         }
@@ -281,7 +298,9 @@ pub(crate) fn unset(text: &str, setting: &Setting) -> Result<(String, Undone), E
 }
 
 fn write(values: &mut Table, setting: &Setting, value: Option<Value>) {
-    let Some(Value::Table(plugins)) = values.get_mut("plugins") else { return };
+    let Some(Value::Table(plugins)) = values.get_mut("plugins") else {
+        return;
+    };
     if let Some(Value::Table(section)) = plugins.get_mut(&setting.section) {
         match value {
             Some(value) => {
@@ -302,7 +321,9 @@ fn without_empty(mut values: Table, setting: &Setting) -> Table {
 
 /// An empty table of the plugin means the same as none, and so do empty `plugins`.
 fn drop_empty(values: &mut Table, setting: &Setting) {
-    let Some(Value::Table(plugins)) = values.get_mut("plugins") else { return };
+    let Some(Value::Table(plugins)) = values.get_mut("plugins") else {
+        return;
+    };
     let empty = |value: Option<&Value>| value.and_then(Value::as_table).is_some_and(Table::is_empty);
     if empty(plugins.get(&setting.section)) {
         plugins.remove(&setting.section);
@@ -323,7 +344,9 @@ fn candidates(text: &str, setting: &Setting) -> Vec<String> {
         let value = table.get(&setting.key)?.span()?;
         Some((key.start + mark, value.start + mark..value.end + mark))
     };
-    let Some((key, value)) = spans() else { return Vec::new() };
+    let Some((key, value)) = spans() else {
+        return Vec::new();
+    };
     let without = |range: std::ops::Range<usize>, new: &str| {
         let mut edited = text.to_owned();
         (edited.get(range.clone()).is_some()).then(|| {
@@ -339,16 +362,22 @@ fn candidates(text: &str, setting: &Setting) -> Vec<String> {
     // What was inserted, as it was inserted, around the key's present place.
     if let Some(offset) = inserted.rfind(&setting.key)
         && let Some(start) = key.checked_sub(offset)
-        && text.get(start..).is_some_and(|rest| rest.starts_with(inserted.as_str()))
+        && text
+            .get(start..)
+            .is_some_and(|rest| rest.starts_with(inserted.as_str()))
     {
         all.extend(without(start..start + inserted.len(), ""));
     }
     // Its line, if nothing else stands on it.
     let start = line_start(text, key);
     let rest = text.get(value.end..).unwrap_or_default();
-    let end = rest.find('\n').map_or(text.len(), |length| value.end + length + 1);
+    let end = rest
+        .find('\n')
+        .map_or(text.len(), |length| value.end + length + 1);
     let alone = rest.lines().next().unwrap_or_default().trim().is_empty()
-        && text.get(start..key).is_some_and(|before| !before.contains(['{', ',']));
+        && text
+            .get(start..key)
+            .is_some_and(|before| !before.contains(['{', ',']));
     if alone {
         all.extend(without(start..end, ""));
     }

@@ -95,7 +95,9 @@ impl Effective {
 
     fn is_disabled(&self, plugin: &str) -> bool {
         let list = self.values.get("disabled_plugins").and_then(Value::as_array);
-        list.into_iter().flatten().any(|name| name.as_str() == Some(plugin))
+        list.into_iter()
+            .flatten()
+            .any(|name| name.as_str() == Some(plugin))
     }
 
     fn get<'a, T>(
@@ -179,7 +181,9 @@ pub fn forced_local(config: &Effective) -> Vec<String> {
         }
     }
     for key in ["mirrors", "configs", "auths"] {
-        let table = images.get("registry").and_then(|registry| registry.get(key)?.as_table());
+        let table = images
+            .get("registry")
+            .and_then(|registry| registry.get(key)?.as_table());
         if table.is_some_and(|table| !table.is_empty()) {
             why.push(format!("registry.{key}"));
         }
@@ -244,9 +248,7 @@ fn sections(to: &mut Table, from: &Table) {
     rest.remove("plugins");
     deep(to, &rest);
     if let Some(plugins) = plugins {
-        let merged = to
-            .entry("plugins")
-            .or_insert_with(|| Value::Table(Table::new()));
+        let merged = to.entry("plugins").or_insert_with(|| Value::Table(Table::new()));
         if let Value::Table(merged) = merged {
             merged.extend(plugins.clone());
         }

@@ -110,7 +110,11 @@ pub(crate) fn read(path: &Path, bound: u64, links: Links) -> Result<Option<Found
     };
     let meta = file.metadata().map_err(failed("look at", path))?;
     if !meta.is_file() {
-        return Err(kind(if meta.is_dir() { "a folder" } else { "a special file" }));
+        return Err(kind(if meta.is_dir() {
+            "a folder"
+        } else {
+            "a special file"
+        }));
     }
     if links == Links::Refuse && meta.nlink() > 1 {
         return Err(FileError::Links {
@@ -146,7 +150,13 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
 
 /// Writes a whole file beside its place, makes it durable, and only then gives it its name. `like` hands over extended
 /// attributes, as security labels and access lists.
-pub(crate) fn replace(path: &Path, temp: &Path, bytes: &[u8], owner: Owner, like: Option<&Path>) -> Result<(), FileError> {
+pub(crate) fn replace(
+    path: &Path,
+    temp: &Path,
+    bytes: &[u8],
+    owner: Owner,
+    like: Option<&Path>,
+) -> Result<(), FileError> {
     remove(temp)?;
     let mut file = OpenOptions::new()
         .write(true)
@@ -165,17 +175,25 @@ pub(crate) fn replace(path: &Path, temp: &Path, bytes: &[u8], owner: Owner, like
     sync_folder_of(temp)
 }
 
-fn fill(file: &mut File, temp: &Path, bytes: &[u8], owner: Owner, like: Option<&Path>) -> Result<(), FileError> {
+fn fill(
+    file: &mut File,
+    temp: &Path,
+    bytes: &[u8],
+    owner: Owner,
+    like: Option<&Path>,
+) -> Result<(), FileError> {
     file.write_all(bytes).map_err(failed("write", temp))?;
     let meta = file.metadata().map_err(failed("look at", temp))?;
     if (meta.uid(), meta.gid()) != (owner.uid, owner.gid) {
-        std::os::unix::fs::fchown(&*file, Some(owner.uid), Some(owner.gid)).map_err(failed("give away", temp))?;
+        std::os::unix::fs::fchown(&*file, Some(owner.uid), Some(owner.gid))
+            .map_err(failed("give away", temp))?;
     }
     if let Some(like) = like {
         copy_attributes(like, file).map_err(failed("copy the attributes to", temp))?;
     }
     let mode = fs::Permissions::from_mode(owner.mode);
-    file.set_permissions(mode).map_err(failed("set the mode of", temp))?;
+    file.set_permissions(mode)
+        .map_err(failed("set the mode of", temp))?;
     file.sync_all().map_err(failed("make durable", temp))
 }
 
@@ -207,7 +225,9 @@ pub(crate) fn sync_folder_of(path: &Path) -> Result<(), FileError> {
 /// Removes a file, if there is one.
 pub(crate) fn remove(path: &Path) -> Result<(), FileError> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound && error.kind() != io::ErrorKind::NotADirectory => {
+        Err(error)
+            if error.kind() != io::ErrorKind::NotFound && error.kind() != io::ErrorKind::NotADirectory =>
+        {
             Err(failed("remove", path)(error))
         }
         Ok(()) | Err(_) => Ok(()),

@@ -173,7 +173,9 @@ fn check(document: &Document, root: Option<&Document>, version: Version) -> Resu
     if document.has_byte_order_mark() && version.major > 1 {
         return Err(LoadError::ByteOrderMark { path, version });
     }
-    let Some(found) = document.version() else { return Ok(()) };
+    let Some(found) = document.version() else {
+        return Ok(());
+    };
     if !(0..=4).contains(&found) {
         return Err(LoadError::Strange { path, found });
     }
@@ -193,7 +195,11 @@ fn check(document: &Document, root: Option<&Document>, version: Version) -> Resu
 }
 
 /// What Go's `filepath.Glob` finds, in its order, with stars only.
-fn glob(place: &Place, pattern: &Path, overlay: &BTreeMap<PathBuf, String>) -> Result<Vec<PathBuf>, LoadError> {
+fn glob(
+    place: &Place,
+    pattern: &Path,
+    overlay: &BTreeMap<PathBuf, String>,
+) -> Result<Vec<PathBuf>, LoadError> {
     let mut found = vec![PathBuf::from("/")];
     for part in pattern.components().skip(1) {
         let part = part.as_os_str().to_string_lossy();
@@ -209,13 +215,22 @@ fn glob(place: &Place, pattern: &Path, overlay: &BTreeMap<PathBuf, String>) -> R
                 .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
                 .collect();
             // A folder that is not there, or is none, holds nothing; Go's glob ignores such errors too.
-            for entry in std::fs::read_dir(place.real(&folder)?).into_iter().flatten().flatten() {
+            for entry in std::fs::read_dir(place.real(&folder)?)
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
                 names.extend(entry.file_name().to_str().map(ToOwned::to_owned));
                 if names.len() > MOST_ENTRIES {
                     return Err(LoadError::Many);
                 }
             }
-            next.extend(names.iter().filter(|name| matches(&part, name)).map(|name| folder.join(name)));
+            next.extend(
+                names
+                    .iter()
+                    .filter(|name| matches(&part, name))
+                    .map(|name| folder.join(name)),
+            );
         }
         if next.len() > MOST_ENTRIES {
             return Err(LoadError::Many);
@@ -231,12 +246,15 @@ fn glob(place: &Place, pattern: &Path, overlay: &BTreeMap<PathBuf, String>) -> R
 /// Whether a path fits a pattern, part by part.
 pub(crate) fn fits(pattern: &Path, path: &Path) -> bool {
     pattern.components().count() == path.components().count()
-        && pattern.components().zip(path.components()).all(|(pattern, part)| {
-            matches(
-                &pattern.as_os_str().to_string_lossy(),
-                &part.as_os_str().to_string_lossy(),
-            )
-        })
+        && pattern
+            .components()
+            .zip(path.components())
+            .all(|(pattern, part)| {
+                matches(
+                    &pattern.as_os_str().to_string_lossy(),
+                    &part.as_os_str().to_string_lossy(),
+                )
+            })
 }
 
 /// A star is any text, the empty one too; leading dots are nothing special, as in Go.

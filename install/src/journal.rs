@@ -140,7 +140,13 @@ impl Journal {
             gid: rustix::process::getegid().as_raw(),
             ..OWNER
         };
-        Ok(files::replace(&path, &files::temporary(&path), &json, owner, None)?)
+        Ok(files::replace(
+            &path,
+            &files::temporary(&path),
+            &json,
+            owner,
+            None,
+        )?)
     }
 
     pub(crate) fn remove(state: &Path) -> Result<(), JournalError> {
@@ -152,7 +158,9 @@ impl Journal {
     /// Every name that something half-written may have.
     pub(crate) fn temps(&self) -> Vec<PathBuf> {
         let files = self.files.iter().map(|file| files::temporary(&file.path));
-        files.chain(self.program.as_ref().map(|program| program.temp.clone())).collect()
+        files
+            .chain(self.program.as_ref().map(|program| program.temp.clone()))
+            .collect()
     }
 
     pub(crate) fn file(&self, path: &Path) -> Option<&Edited> {

@@ -18,6 +18,8 @@ mod imports;
 mod journal;
 mod place;
 mod plan;
+mod search;
+
 mod undo;
 mod verifier;
 mod version;
@@ -32,7 +34,7 @@ pub use journal::JournalError;
 pub use place::{Place, PlaceError};
 pub use plan::{Action, Change, Plan, PlanError, Request, plan_install};
 pub use undo::plan_uninstall;
-pub use verifier::{VerifierError, NAME as VERIFIER_NAME};
+pub use verifier::{NAME as VERIFIER_NAME, VerifierError};
 pub use version::{Version, VersionError};
 
 /// containerd's configuration where nobody says otherwise.

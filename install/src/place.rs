@@ -56,6 +56,9 @@ impl Place {
         if self.is_node() {
             return Ok(path);
         }
+        if path == Path::new("/") {
+            return Ok(self.prefix.clone());
+        }
         let inside = path.strip_prefix("/").unwrap_or(&path);
         let real = self.prefix.join(inside);
         let resolve = |path: &Path| {

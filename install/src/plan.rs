@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use toml::{Table, Value};
 
 use crate::diff::unified;
 use crate::document::{Document, DocumentError};
@@ -14,11 +13,10 @@ use crate::files::{self, FileError, Links, Owner};
 use crate::imports::{self, LONGEST, LoadError, Loaded};
 use crate::journal::{Before, Edited, Journal, JournalError, Phase, Program};
 use crate::place::{Place, PlaceError};
+use crate::search::search;
 use crate::verifier::{self, VerifierError};
-use crate::version::{Merge, Version};
+use crate::version::Version;
 
-/// What takes the place of the star in a pattern of imports: sorted behind most names.
-const DROP_IN: &str = "90-magi";
 const NEW_FILE: Owner = Owner {
     mode: 0o644,
     uid: 0,
@@ -129,7 +127,7 @@ pub enum PlanError {
     #[error(transparent)]
     Setting(#[from] SettingError),
     /// A file that cannot be edited.
-    #[error("cannot edit {}: {source}", path.display())]
+    #[error("cannot edit {}", path.display())]
     Edit {
         /// The file.
         path: PathBuf,
@@ -144,7 +142,9 @@ pub enum PlanError {
     #[error(transparent)]
     Verifier(#[from] VerifierError),
     /// Somebody turned it off on purpose.
-    #[error("`disabled_plugins` names {plugin:?}: somebody turned it off on purpose. Take it out of that list, or say --without {option}")]
+    #[error(
+        "`disabled_plugins` names {plugin:?}: somebody turned it off on purpose. Take it out of that list, or say --without {option}"
+    )]
     Listed {
         /// The plugin.
         plugin: &'static str,
@@ -169,11 +169,6 @@ pub enum PlanError {
     /// containerd would read what is half-written.
     #[error("imports match {}, which exists for a moment while magictl writes; make the pattern end in `.toml`", .0.display())]
     Temporary(PathBuf),
-}
-
-struct Edits {
-    /// New texts by path, with the settings made in each.
-    texts: BTreeMap<PathBuf, (String, Vec<Setting>)>,
 }
 
 /// Decides what is to be done so that magi is registered. Looks only.
@@ -201,6 +196,8 @@ pub fn plan_install(request: &Request) -> Result<Plan, PlanError> {
         },
     };
     plan.work.journal.containerd = request.version.to_string();
+    // Also when an uninstall was interrupted: what is left of it is built upon.
+    plan.work.journal.phase = Phase::Installing;
     plan.forget_undone()?;
     let versions: BTreeSet<i64> = loaded.files.iter().filter_map(Document::version).collect();
     if versions.len() > 1 && request.version.highest_config() < 4 {
@@ -216,6 +213,28 @@ pub fn plan_install(request: &Request) -> Result<Plan, PlanError> {
     }
     plan.folders()?;
     Ok(plan)
+}
+
+impl PlanError {
+    /// The line of a file that is not understood, with a caret below, in several lines.
+    pub fn excerpt(&self) -> Option<&str> {
+        match self {
+            Self::Load(LoadError::Document(DocumentError::Syntax { excerpt, .. }))
+            | Self::Document(DocumentError::Syntax { excerpt, .. }) => Some(excerpt),
+            Self::Place(_)
+            | Self::File(_)
+            | Self::Load(_)
+            | Self::Document(_)
+            | Self::Setting(_)
+            | Self::Edit { .. }
+            | Self::Journal(_)
+            | Self::Verifier(_)
+            | Self::Listed { .. }
+            | Self::VersionOne(_)
+            | Self::NoWay { .. }
+            | Self::Temporary(_) => None,
+        }
+    }
 }
 
 impl Plan {
@@ -277,7 +296,10 @@ impl Plan {
             Some(ours) if files::digest(&ours.bytes) == sha256 && ours.owner.mode == verifier::MODE => {
                 self.notes.push(match recorded {
                     Some(_) => format!("{} is in place", path.display()),
-                    None => format!("{} is in place already; uninstall will leave it there", path.display()),
+                    None => format!(
+                        "{} is in place already; uninstall will leave it there",
+                        path.display()
+                    ),
                 });
                 return Ok(());
             }
@@ -354,9 +376,19 @@ impl Plan {
         Ok(())
     }
 
-    fn edit(&mut self, path: PathBuf, text: String, made: Vec<Setting>, loaded: &Loaded) -> Result<(), PlanError> {
+    fn edit(
+        &mut self,
+        path: PathBuf,
+        text: String,
+        made: Vec<Setting>,
+        loaded: &Loaded,
+    ) -> Result<(), PlanError> {
         let temp = files::temporary(&path);
-        if loaded.patterns.iter().any(|pattern| imports::fits(pattern, &temp)) {
+        if loaded
+            .patterns
+            .iter()
+            .any(|pattern| imports::fits(pattern, &temp))
+        {
             return Err(PlanError::Temporary(temp));
         }
         let found = files::read(&self.work.place.real(&path)?, LONGEST, Links::Refuse)?;
@@ -368,7 +400,11 @@ impl Plan {
         self.work.journal.files.push(record);
         self.changes.push(Change {
             diff: unified(&path, old.as_deref(), Some(&text)),
-            action: if old.is_some() { Action::Edit } else { Action::Create },
+            action: if old.is_some() {
+                Action::Edit
+            } else {
+                Action::Create
+            },
             found: digest,
             becomes: Some(Content {
                 bytes: text.into_bytes(),
@@ -405,7 +441,10 @@ impl Plan {
             });
         };
         let mut settings = earlier.settings.clone();
-        settings.retain(|setting| made.iter().all(|new| (&new.section, &new.key) != (&setting.section, &setting.key)));
+        settings.retain(|setting| {
+            made.iter()
+                .all(|new| (&new.section, &new.key) != (&setting.section, &setting.key))
+        });
         let before = if digest.as_ref() == Some(&earlier.after) {
             earlier.before.clone()
         } else {
@@ -474,125 +513,5 @@ impl Owner {
             gid: rustix::process::getegid().as_raw(),
             ..self
         }
-    }
-}
-
-/// Looks for the least edit that has the wanted effect and no other: a new file, a drop-in, else an edit in place.
-fn search(request: &Request, loaded: &Loaded, config: &Effective, wanted: &[&'static str]) -> Result<Edits, PlanError> {
-    let Some(root) = loaded.files.first() else {
-        let version = request.version.highest_config();
-        let mut edits = Edits::new();
-        edits.start(&request.config, &format!("version = {version}\n"), wanted)?;
-        return edits.proven(request, config, wanted, Some(version));
-    };
-    let version = root.version().unwrap_or(1);
-    if version < 2 {
-        return Err(PlanError::VersionOne(root.path.clone()));
-    }
-    for pattern in loaded.patterns.iter() {
-        let Some(path) = drop_in(pattern) else { continue };
-        let exists = request.place.real(&path)?.symlink_metadata().is_ok();
-        let seen = loaded.patterns.iter().any(|pattern| imports::fits(pattern, &files::temporary(&path)));
-        if exists || seen {
-            continue;
-        }
-        let mut edits = Edits::new();
-        edits.start(&path, &format!("version = {version}\n"), wanted)?;
-        if let Ok(edits) = edits.proven(request, config, wanted, None) {
-            return Ok(edits);
-        }
-    }
-    let mut edits = Edits::new();
-    for key in wanted {
-        let says = |key: Option<&str>| {
-            loaded.files.iter().rev().find(|file| {
-                let plugins = file.values.get("plugins");
-                let section = plugins.and_then(|plugins| plugins.get(NRI)?.as_table());
-                section.is_some_and(|section| key.is_none_or(|key| section.contains_key(key)))
-            })
-        };
-        let target = match request.version.merge() {
-            Merge::Sections => says(None),
-            Merge::Keys => says(Some(key)).or_else(|| says(None)),
-        };
-        let target = target.unwrap_or(root);
-        edits.set(&target.path, &target.text, key)?;
-    }
-    edits.proven(request, config, wanted, None)
-}
-
-/// The path of a drop-in that this pattern covers.
-fn drop_in(pattern: &Path) -> Option<PathBuf> {
-    let name = pattern.file_name()?.to_str()?;
-    let stars = pattern.to_str()?.matches('*').count();
-    (stars == 1 && name.contains('*')).then(|| pattern.with_file_name(name.replace('*', DROP_IN)))
-}
-
-impl Edits {
-    fn new() -> Self {
-        Self {
-            texts: BTreeMap::new(),
-        }
-    }
-
-    fn start(&mut self, path: &Path, text: &str, wanted: &[&'static str]) -> Result<(), PlanError> {
-        wanted.iter().try_for_each(|key| self.set(path, text, key))
-    }
-
-    fn set(&mut self, path: &Path, text: &str, key: &str) -> Result<(), PlanError> {
-        let (old, mut settings) = self
-            .texts
-            .remove(path)
-            .unwrap_or_else(|| (text.to_owned(), Vec::new()));
-        let (text, setting) = edit::set(&old, NRI, key, false).map_err(|source| PlanError::Edit {
-            path: path.to_owned(),
-            source,
-        })?;
-        settings.push(setting);
-        self.texts.insert(path.to_owned(), (text, settings));
-        Ok(())
-    }
-
-    /// Loads the configuration with these edits as containerd would, and compares.
-    fn proven(
-        self,
-        request: &Request,
-        config: &Effective,
-        wanted: &[&'static str],
-        version: Option<i64>,
-    ) -> Result<Self, PlanError> {
-        let overlay = self
-            .texts
-            .iter()
-            .map(|(path, (text, _))| (path.clone(), text.clone()))
-            .collect();
-        let edited = imports::load(&request.place, &request.config, request.version, &overlay)?;
-        let mut expected = config.clone();
-        if let Some(version) = version {
-            expected.version = Some(version);
-            expected.values.insert("version".to_owned(), Value::Integer(version));
-        }
-        let table = |value: &mut Table, key: &str| {
-            let entry = value
-                .entry(key)
-                .or_insert_with(|| Value::Table(Table::new()));
-            entry.as_table_mut().map(std::mem::take)
-        };
-        let mut plugins = table(&mut expected.values, "plugins").unwrap_or_default();
-        let mut section = table(&mut plugins, NRI).unwrap_or_default();
-        for key in wanted {
-            section.insert((*key).to_owned(), Value::Boolean(false));
-        }
-        plugins.insert(NRI.to_owned(), Value::Table(section));
-        expected.values.insert("plugins".to_owned(), Value::Table(plugins));
-        if edited.effective(request.version) == expected {
-            return Ok(self);
-        }
-        Err(PlanError::NoWay {
-            path: request.config.clone(),
-            section: NRI,
-            key: wanted.first().copied().unwrap_or("disable"),
-            value: false,
-        })
     }
 }

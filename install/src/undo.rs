@@ -54,7 +54,8 @@ impl Plan {
         let path = &file.path;
         let Some(found) = files::read(&self.work.place.real(path)?, LONGEST, Links::Refuse)? else {
             if file.before.is_some() {
-                self.notes.push(format!("{} is gone; it is not brought back", path.display()));
+                self.notes
+                    .push(format!("{} is gone; it is not brought back", path.display()));
             }
             return Ok(());
         };

@@ -57,8 +57,8 @@ pub(crate) fn program(path: &Path) -> Result<Found, VerifierError> {
         .ok_or_else(|| VerifierError::NoProgram(path.to_owned()))?;
     let own = files::read(Path::new("/proc/self/exe"), u64::from(u32::MAX), Links::Follow)?;
     let machine = |bytes: &[u8]| bytes.get(ELF_MACHINE).map(<[u8]>::to_vec);
-    let elf = found.bytes.starts_with(ELF)
-        && own.is_none_or(|own| machine(&own.bytes) == machine(&found.bytes));
+    let elf =
+        found.bytes.starts_with(ELF) && own.is_none_or(|own| machine(&own.bytes) == machine(&found.bytes));
     if elf || has_interpreter(&found.bytes) {
         Ok(found)
     } else {
@@ -67,7 +67,9 @@ pub(crate) fn program(path: &Path) -> Result<Found, VerifierError> {
 }
 
 fn has_interpreter(bytes: &[u8]) -> bool {
-    let line = bytes.strip_prefix(b"#!").and_then(|rest| rest.split(|byte| *byte == b'\n').next());
+    let line = bytes
+        .strip_prefix(b"#!")
+        .and_then(|rest| rest.split(|byte| *byte == b'\n').next());
     let line = line.and_then(|line| std::str::from_utf8(line).ok());
     let interpreter = line.and_then(|line| line.split_whitespace().next());
     interpreter.is_some_and(|path| {

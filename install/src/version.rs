@@ -125,7 +125,11 @@ impl Version {
     }
 
     pub(crate) fn merge(self) -> Merge {
-        if self.major == 1 { Merge::Sections } else { Merge::Keys }
+        if self.major == 1 {
+            Merge::Sections
+        } else {
+            Merge::Keys
+        }
     }
 }
 
