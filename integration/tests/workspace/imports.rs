@@ -12,9 +12,16 @@ pub(crate) const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("magi-config", &["magi-engine"]),
     (
         "magi-ctl",
-        &["magi-config", "magi-engine", "magi-node-api", "magi-wire"],
+        &[
+            "magi-config",
+            "magi-engine",
+            "magi-install",
+            "magi-node-api",
+            "magi-wire",
+        ],
     ),
     ("magi-engine", &[]),
+    ("magi-install", &[]),
     ("magi-integration", &["magi-config", "magi-wire"]),
     ("magi-node-api", &["magi-engine"]),
     (

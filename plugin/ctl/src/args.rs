@@ -42,6 +42,10 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Pull an image through containerd's CRI, as kubelet does.
     Pull(PullArgs),
+    /// Register magi with containerd: NRI's socket and the image verifier.
+    Install(crate::install::InstallArgs),
+    /// Take back all that `install` did, to the byte.
+    Uninstall(crate::install::UninstallArgs),
 }
 
 /// Options of `pulls`.

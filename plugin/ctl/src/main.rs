@@ -1,6 +1,7 @@
 //! magictl: what an operator types. Asks magi-node over its control socket, or containerd for a pull.
 
 mod args;
+mod install;
 mod node;
 mod output;
 mod pull;
@@ -37,5 +38,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Panic(args) => node::panic(&cli.socket, args).await,
         Command::Status(args) => node::status(&cli.socket, args).await,
         Command::Pull(args) => pull::pull(args).await,
+        Command::Install(args) => install::install(&args),
+        Command::Uninstall(args) => install::uninstall(&args),
     }
 }
