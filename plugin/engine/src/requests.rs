@@ -27,7 +27,7 @@ const CLOCKS_DIFFER: Duration = Duration::from_micros(500);
 /// Within this time a request has its lease (a few milliseconds measured; containerd's database may be busy).
 const LEASE_WITHIN: Duration = Duration::from_millis(40);
 /// How long after a span of unseen requests a lease may still come from one of them.
-const MISSED_LEADS_TO: Duration = Duration::from_secs(2);
+const MISSED_LEADS_TO: Duration = Duration::from_secs(1);
 /// How long ended requests and pulls still count as explanations.
 const REMEMBERED: Duration = Duration::from_secs(5);
 
