@@ -5,8 +5,8 @@
 //! call it is shows in its shape. What it cannot tell it reports as [`Seen::Missed`]; it never guesses.
 //!
 //! A request is read while it passes. Only the few texts that are wanted are ever copied; a registry's credentials
-//! (field 2 of the request) are stepped over where they lie. So there is nothing to be wiped, and 256 KiB of annotations
-//! cost no memory. What was copied of a message that turns out to be no pull is overwritten all the same.
+//! (field 2 of the request) are stepped over where they lie, and the caller's bytes are overwritten before
+//! [`Snoop::piece`] returns. So no credential outlives that call, and 256 KiB of annotations cost no memory.
 //!
 //! Reading order: this file, `snoop` (connections and their bounds), `connection` (streams), `track` (where frames begin),
 //! `frame`, `message` (gRPC), `request` (protobuf).
@@ -58,7 +58,6 @@ pub enum Direction {
 }
 
 /// Bytes that passed.
-#[derive(Clone, Copy)]
 pub struct Piece<'a> {
     /// Names the connection; not used again before [`Snoop::closed`], unless records were lost.
     pub connection: u64,
@@ -69,8 +68,8 @@ pub struct Piece<'a> {
     pub offset: u64,
     /// When they passed, in nanoseconds of the kernel's monotonic clock.
     pub at: u64,
-    /// The bytes, lent: none of a credential is kept. Who made a copy to lend must wipe it.
-    pub bytes: &'a [u8],
+    /// They are overwritten with zeros.
+    pub bytes: &'a mut [u8],
 }
 
 impl fmt::Debug for Piece<'_> {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use zeroize::Zeroize as _;
+
 use crate::connection::Connection;
 use crate::{Call, CallEnd, Direction, MAX_CONNECTIONS, MAX_HELD, Piece, PullRequest, Seen};
 
@@ -73,7 +75,7 @@ impl Snoop {
         self.held
     }
 
-    /// Bytes passed. What they tell is added to `seen`.
+    /// Bytes passed. What they tell is added to `seen`; they themselves are overwritten with zeros.
     ///
     /// Pieces of one direction of one connection must come in their order.
     pub fn piece(&mut self, piece: Piece<'_>, seen: &mut Vec<Seen>) {
@@ -87,6 +89,7 @@ impl Snoop {
         self.counters.pieces += 1;
         if !bytes.is_empty() {
             self.read(connection, direction, offset, at, bytes, seen);
+            bytes.zeroize();
         }
         self.last = self.last.max(at);
     }

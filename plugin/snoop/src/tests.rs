@@ -37,17 +37,16 @@ impl Ear {
 
     fn hear(&mut self, connection: u64, direction: Direction, bytes: &[u8]) {
         let offset = *self.offsets.entry((connection, direction)).or_default();
-        let (snoop, at) = (&mut self.snoop, self.at);
-        snoop.piece(
-            Piece {
-                connection,
-                direction,
-                offset,
-                at,
-                bytes,
-            },
-            &mut self.seen,
-        );
+        let mut lent = bytes.to_vec();
+        let piece = Piece {
+            connection,
+            direction,
+            offset,
+            at: self.at,
+            bytes: &mut lent,
+        };
+        self.snoop.piece(piece, &mut self.seen);
+        assert!(lent.iter().all(|byte| *byte == 0), "what was lent is not wiped");
         self.miss(connection, direction, bytes);
     }
 

@@ -48,7 +48,7 @@ fn a_piece_shows_no_bytes() {
         direction: Direction::FromClient,
         offset: 2,
         at: 3,
-        bytes: PASSWORD.as_bytes(),
+        bytes: &mut PASSWORD.as_bytes().to_vec(),
     };
     let shown = format!("{piece:?}");
     assert!(!shown.contains("correct") && shown.contains("len: 28"), "{shown}");
