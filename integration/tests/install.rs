@@ -104,7 +104,10 @@ impl Registration {
     }
 }
 
-fn files(dir: &Path) -> Result<Vec<(PathBuf, Vec<u8>, i64, i64)>> {
+/// Path, bytes, and time of change.
+type File = (PathBuf, Vec<u8>, i64, i64);
+
+fn files(dir: &Path) -> Result<Vec<File>> {
     let mut all = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
@@ -180,7 +183,7 @@ async fn containerd_reads_what_was_planned() -> Result<()> {
             )?;
             ensure!(node.dump()? == expected, "{line}, case {number}: {plan}");
             node.uninstall()?;
-            let contents = |files: Vec<(PathBuf, Vec<u8>, i64, i64)>| -> Vec<_> {
+            let contents = |files: Vec<File>| -> Vec<_> {
                 files.into_iter().map(|(path, bytes, ..)| (path, bytes)).collect()
             };
             ensure!(

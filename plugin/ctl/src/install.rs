@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use magi_install::{
-    DEFAULT_CONFIG, DEFAULT_STATE, Place, Plan, PlanError, Request, VERIFIER_NAME, Version, plan_install, plan_uninstall,
+    DEFAULT_CONFIG, DEFAULT_STATE, Place, Plan, PlanError, Request, VERIFIER_NAME, Version, plan_install,
+    plan_uninstall,
 };
 use serde::Serialize;
 
@@ -256,7 +257,9 @@ impl How {
         }
         let restart = match (plan.restart, self.dry_run) {
             (false, _) => "containerd need not be restarted.",
-            (true, true) => "containerd would have to be restarted for this to take effect; magictl never does that.",
+            (true, true) => {
+                "containerd would have to be restarted for this to take effect; magictl never does that."
+            }
             (true, false) => "Restart containerd for this to take effect; magictl does not do that.",
         };
         let _nothing_more_to_print = match result {

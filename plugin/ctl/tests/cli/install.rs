@@ -105,8 +105,14 @@ fn json_tells_plan_and_result() {
     assert_eq!(planned["restart"], true);
     assert_eq!(json(&with(&["--json", "--yes"]))["result"], "done");
     let again = json(&with(&["--json", "--yes"]));
-    assert_eq!((&again["result"], &again["restart"]), (&"nothing-to-do".into(), &false.into()));
-    assert_eq!(json(&["uninstall", "containerd", "--json", "--yes"])["changes"][0]["action"], "restore");
+    assert_eq!(
+        (&again["result"], &again["restart"]),
+        (&"nothing-to-do".into(), &false.into())
+    );
+    assert_eq!(
+        json(&["uninstall", "containerd", "--json", "--yes"])["changes"][0]["action"],
+        "restore"
+    );
 }
 
 #[test]
@@ -115,7 +121,10 @@ fn mistakes_come_with_line_and_caret() {
     fs::write(node.config(), "version = 2\n[plugins\n").unwrap();
     let (code, out, err) = node.run(&with(&["--yes"]));
     assert_eq!((code, out.as_str()), (1, ""));
-    assert!(err.contains("2 | [plugins\n") && err.contains("config.toml, line 2"), "{err}");
+    assert!(
+        err.contains("2 | [plugins\n") && err.contains("config.toml, line 2"),
+        "{err}"
+    );
 }
 
 #[test]
@@ -125,9 +134,19 @@ fn the_version_is_asked_of_the_binary_itself() {
     assert!(code == 2 && err.contains("--containerd-version"), "{err}");
     // It prints its arguments, and so a version, when it is asked for one.
     let binary = node.0.path().join("containerd");
-    fs::write(&binary, "#!/bin/sh\necho \"containerd example.com/containerd v1.7.99-$1 abc\"\n").unwrap();
+    fs::write(
+        &binary,
+        "#!/bin/sh\necho \"containerd example.com/containerd v1.7.99-$1 abc\"\n",
+    )
+    .unwrap();
     let run = |binary: &std::path::Path| {
-        node.run(&["install", "containerd", "--dry-run", "--containerd-binary", binary.to_str().unwrap()])
+        node.run(&[
+            "install",
+            "containerd",
+            "--dry-run",
+            "--containerd-binary",
+            binary.to_str().unwrap(),
+        ])
     };
     let (code, _, err) = run(&binary);
     assert!(code == 1 && err.contains("cannot run"), "{err}");
@@ -147,7 +166,10 @@ fn the_verifier_is_named_or_beside_magictl() {
     let base = ["install", "containerd", "--containerd-version", "2.1.9", "--yes"];
     let (code, out, err) = node.run(&[&base[..], &["--verifier-binary", program.to_str().unwrap()]].concat());
     assert!(code == 0 && out.contains("need not be restarted"), "{out}{err}");
-    let installed = node.0.path().join("opt/containerd/image-verifier/bin/magi-verify");
+    let installed = node
+        .0
+        .path()
+        .join("opt/containerd/image-verifier/bin/magi-verify");
     assert_eq!(fs::read(&installed).unwrap(), b"#!/bin/sh\n");
     let (code, _, err) = node.run(&[&base[..], &["--verifier-binary", "/gone"]].concat());
     assert!(code == 1 && err.contains("/gone does not exist"), "{err}");
@@ -160,5 +182,8 @@ fn control_characters_of_a_file_stay_harmless() {
     let node = Node::new();
     fs::write(node.config(), format!("{CONFIG}# \u{202e}\u{9b}31m\r\n")).unwrap();
     let (_, out, _) = node.run(&with(&["--dry-run"]));
-    assert!(!out.contains('\u{202e}') && !out.contains('\u{9b}') && !out.contains('\r'), "{out:?}");
+    assert!(
+        !out.contains('\u{202e}') && !out.contains('\u{9b}') && !out.contains('\r'),
+        "{out:?}"
+    );
 }
