@@ -42,6 +42,13 @@ pub enum ApplyError {
     Crash,
 }
 
+impl ApplyError {
+    /// Whether something may have been done before it failed.
+    pub fn is_partial(&self) -> bool {
+        !matches!(self, Self::Busy(_) | Self::Changed(_))
+    }
+}
+
 /// Called before every step that changes something on disk.
 type Step<'a> = &'a mut dyn FnMut() -> Result<(), ApplyError>;
 

@@ -20,6 +20,8 @@ const LONGEST_SOCKET: usize = 107;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Effective {
     pub(crate) version: Option<i64>,
+    /// Some file is written in the tables of version 2, which containerd 2.x migrates.
+    pub(crate) old_tables: bool,
     pub(crate) values: Table,
 }
 
@@ -85,6 +87,10 @@ impl Effective {
         all.remove("imports");
         Self {
             version: files.first().and_then(Document::version),
+            old_tables: files
+                .iter()
+                .enumerate()
+                .any(|(number, file)| file.version().unwrap_or(if number == 0 { 1 } else { i64::MAX }) < 3),
             values: all,
         }
     }
@@ -198,7 +204,7 @@ pub fn forced_local(config: &Effective) -> Vec<String> {
 /// CRI's settings for images, whichever version of the configuration they are written in.
 fn images(config: &Effective) -> Table {
     let mut images = config.section(IMAGES).cloned().unwrap_or_default();
-    let old = config.section(CRI).filter(|_| config.version.unwrap_or(1) < 3);
+    let old = config.section(CRI).filter(|_| config.old_tables);
     let Some(old) = old else { return images };
     for key in ["registry", "max_concurrent_downloads", "image_pull_with_sync_fs"] {
         if let Some(value) = old.get(key) {

@@ -17,6 +17,8 @@ use crate::search::search;
 use crate::verifier::{self, VerifierError};
 use crate::version::Version;
 
+/// The lines at a file's top that may say that it is generated.
+const GENERATED_WITHIN: usize = 10;
 const NEW_FILE: Owner = Owner {
     mode: 0o644,
     uid: 0,
@@ -395,6 +397,16 @@ impl Plan {
         let digest = found.as_ref().map(|found| files::digest(&found.bytes));
         let owner = found.as_ref().map_or(NEW_FILE.mine(), |found| found.owner);
         let old = found.and_then(|found| String::from_utf8(found.bytes).ok());
+        let head = old.iter().flat_map(|old| old.lines().take(GENERATED_WITHIN));
+        if head
+            .map(str::to_ascii_lowercase)
+            .any(|line| line.contains("do not edit"))
+        {
+            self.warnings.push(format!(
+                "{} says that it is generated: whoever does that may overwrite the edit",
+                path.display()
+            ));
+        }
         let record = self.record(&path, old.as_deref(), digest.clone(), owner, &text, made)?;
         self.work.journal.files.retain(|file| file.path != path);
         self.work.journal.files.push(record);

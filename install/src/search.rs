@@ -122,6 +122,7 @@ impl Edits {
         let mut expected = config.clone();
         if let Some(version) = version {
             expected.version = Some(version);
+            expected.old_tables = version < 3;
             expected
                 .values
                 .insert("version".to_owned(), Value::Integer(version));

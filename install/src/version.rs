@@ -54,16 +54,22 @@ pub enum VersionError {
         source: io::Error,
     },
     /// It did not answer in time.
-    #[error("{} --version took longer than {} s; say --containerd-version", path.display(), PATIENCE.as_secs())]
+    #[error("{} --version took longer than {patience:?}; say --containerd-version", path.display())]
     Hangs {
         /// The program.
         path: PathBuf,
+        /// How long was waited.
+        patience: Duration,
     },
 }
 
 impl Version {
     /// Asks a containerd binary. Executed without a shell and with an empty environment, for 5 seconds at most.
     pub fn of_binary(path: &Path) -> Result<Self, VersionError> {
+        Self::of_binary_within(path, PATIENCE)
+    }
+
+    pub(crate) fn of_binary_within(path: &Path, patience: Duration) -> Result<Self, VersionError> {
         let failed = |source| VersionError::Run {
             path: path.to_owned(),
             source,
@@ -81,7 +87,7 @@ impl Version {
             .take()
             .ok_or_else(|| io::Error::other("no pipe"))
             .and_then(|mut pipe| {
-                let deadline = Instant::now() + PATIENCE;
+                let deadline = Instant::now() + patience;
                 let answer = read_until(&mut pipe, deadline)?;
                 while child.try_wait()?.is_none() {
                     if Instant::now() >= deadline {
@@ -100,6 +106,7 @@ impl Version {
             Ok(answer) => String::from_utf8_lossy(&answer).parse(),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(VersionError::Hangs {
                 path: path.to_owned(),
+                patience,
             }),
             Err(error) => Err(failed(error)),
         }

@@ -252,6 +252,31 @@ fn a_damaged_journal_is_not_overwritten() {
 }
 
 #[test]
+fn a_program_that_hangs_is_not_waited_for() {
+    let node = Node::empty();
+    for (name, script) in [
+        ("silent", "while :; do :; done"),
+        ("closed", "exec >&-; while :; do :; done"),
+        ("endless", "while :; do echo x; done"),
+    ] {
+        node.write(name_of(name), format!("#!/bin/sh\n{script}\n"));
+        let path = node.real(name_of(name));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let patience = std::time::Duration::from_millis(200);
+        let start = std::time::Instant::now();
+        assert!(
+            crate::Version::of_binary_within(&path, patience).is_err(),
+            "{name}"
+        );
+        assert!(start.elapsed() < 20 * patience, "{name}");
+    }
+}
+
+fn name_of(name: &str) -> String {
+    format!("/bin/{name}")
+}
+
+#[test]
 fn versions_are_read_as_containerd_prints_them() {
     for (text, expected) in [
         (

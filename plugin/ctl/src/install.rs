@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use magi_install::{
-    DEFAULT_CONFIG, DEFAULT_STATE, Place, Plan, PlanError, Request, VERIFIER_NAME, Version, plan_install,
-    plan_uninstall,
+    ApplyError, DEFAULT_CONFIG, DEFAULT_STATE, Place, Plan, PlanError, Request, VERIFIER_NAME, Version,
+    plan_install, plan_uninstall,
 };
 use serde::Serialize;
 
@@ -165,6 +165,15 @@ pub(crate) fn uninstall(args: &UninstallArgs) -> Result<Exit, Failure> {
     args.how.go(&plan, None)
 }
 
+fn failed(error: ApplyError) -> Failure {
+    if error.is_partial() {
+        complain(
+            "Not all of it was done. The same command goes on; `magictl uninstall containerd` takes it back.\n",
+        );
+    }
+    Failure::caused(Exit::Failed, &error)
+}
+
 fn refused(error: PlanError) -> Failure {
     if let Some(excerpt) = error.excerpt() {
         complain(&(lines(excerpt) + "\n"));
@@ -237,10 +246,9 @@ impl How {
         }
         if !nothing && !self.dry_run {
             if !self.yes {
-                confirm()?;
+                confirm(plan.restart)?;
             }
-            plan.apply()
-                .map_err(|error| Failure::caused(Exit::Failed, &error))?;
+            plan.apply().map_err(failed)?;
         }
         let result = match (nothing, self.dry_run) {
             (true, _) => Outcome::NothingToDo,
@@ -304,7 +312,12 @@ fn lines(text: &str) -> String {
     text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn confirm() -> Result<(), Failure> {
+fn confirm(restart: bool) -> Result<(), Failure> {
+    if restart {
+        complain(
+            "For this to take effect, containerd must be restarted afterwards; magictl does not do that.\n",
+        );
+    }
     complain("Go on? [y/N] ");
     let mut reply = String::new();
     let _length = std::io::stdin()
