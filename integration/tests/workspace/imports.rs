@@ -17,6 +17,7 @@ pub(crate) const MAY_IMPORT: &[(&str, &[&str])] = &[
             "magi-engine",
             "magi-install",
             "magi-node-api",
+            "magi-sys",
             "magi-wire",
         ],
     ),

@@ -8,6 +8,7 @@ use futures_util::{SinkExt, StreamExt};
 use magi_engine::Time;
 use magi_engine::action::Answer;
 use magi_engine::ids::PullId;
+use magi_engine::owner::NodePod;
 use magi_engine::report::Report;
 use rustix::io::Errno;
 use tokio::net::UnixStream;
@@ -226,6 +227,27 @@ impl Client {
     /// As [`Client::ask`].
     pub async fn panic(&mut self) -> Result<Answer, ClientError> {
         self.answer(Ask::Panic {}).await
+    }
+
+    /// The pods that NRI shows, and the node's time; no pods: NRI is not connected.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub async fn pods(&mut self) -> Result<(Time, Option<Vec<NodePod>>), ClientError> {
+        match self.ask(Ask::Pods {}).await? {
+            Reply::Answer {
+                now,
+                answer: Answer::Pods { pods },
+            } => Ok((now, pods)),
+            Reply::Answer { .. } | Reply::Status(_) => Err(ClientError::Unasked),
+        }
+    }
+
+    /// The process at the other end, if it is visible from here.
+    #[must_use]
+    pub fn node_pid(&self) -> Option<u32> {
+        let credentials = self.lines.get_ref().peer_cred().ok()?;
+        u32::try_from(credentials.pid()?).ok()
     }
 
     /// How the node does.

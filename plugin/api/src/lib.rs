@@ -22,7 +22,9 @@ pub use line::{MAX_ANSWER, MAX_REQUEST, VERSION};
 pub use reply::{ErrorCode, Refusal, Reply};
 pub use request::{Ask, Peer, Request};
 pub use server::{Handler, Limits, ServeError, serve};
-pub use status::{ContainerdStatus, NodeStatus, PolicyStatus, SourceStatus};
+pub use status::{
+    ContainerdStatus, MAX_VERIFIED, NodeStatus, PolicyStatus, SourceStatus, Verified, VerifierStatus,
+};
 
 /// Where magi-node listens unless it is told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/magi/node.sock";

@@ -1,5 +1,6 @@
 //! How the node does, for people and for checks.
 
+use magi_engine::ids::{Digest, ImageName};
 use magi_engine::policy::{Mode, Policy, RuleVerdict};
 use magi_engine::{Source, Time};
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,9 @@ pub struct NodeStatus {
     pub probes: String,
     /// Every source and whether it works.
     pub sources: Vec<SourceStatus>,
+    /// What the image verifier asked.
+    #[serde(default)]
+    pub verifier: VerifierStatus,
     /// The policy in force.
     pub policy: PolicyStatus,
     /// Where the audit records go.
@@ -51,6 +55,40 @@ pub struct SourceStatus {
     pub source: Source,
     /// Whether it works.
     pub up: bool,
+}
+
+/// What the image verifier asked: that it is called at all can only be seen by its questions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifierStatus {
+    /// Questions since the start.
+    pub asked: u64,
+    /// The latest of them, oldest first; at most [`MAX_VERIFIED`].
+    pub lately: Vec<Verified>,
+}
+
+/// Questions of the image verifier that the status tells.
+pub const MAX_VERIFIED: usize = 16;
+
+/// A question of the image verifier.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// When it was heard.
+    pub at: Time,
+    /// The image, as it was asked for.
+    pub image: ImageName,
+    /// What the registry names for it.
+    pub digest: Digest,
+}
+
+impl VerifierStatus {
+    /// Adds a question.
+    pub fn heard(&mut self, question: Verified) {
+        self.asked = self.asked.saturating_add(1);
+        if self.lately.len() >= MAX_VERIFIED {
+            self.lately.remove(0);
+        }
+        self.lately.push(question);
+    }
 }
 
 /// The policy in force.

@@ -67,6 +67,7 @@ fn status() -> NodeStatus {
             source: Source::SocketTable,
             up: true,
         }],
+        verifier: VerifierStatus::default(),
         policy: PolicyStatus::of(&Policy::default()),
         audit: "/a.jsonl".to_owned(),
         lost_records: 7,
@@ -594,4 +595,21 @@ fn folders_that_others_can_write_and_impossible_names_are_refused() {
         0o700
     );
     drop(made);
+}
+
+#[test]
+fn only_the_latest_questions_of_the_verifier_are_kept() {
+    let mut status = VerifierStatus::default();
+    for number in 0..MAX_VERIFIED + 3 {
+        status.heard(Verified {
+            at: NOW,
+            image: magi_engine::ids::ImageName::new(format!("image:{number}")).unwrap(),
+            digest: magi_engine::ids::Digest::new(format!("sha256:{}", "a".repeat(64))).unwrap(),
+        });
+    }
+    assert_eq!(
+        (status.asked, status.lately.len()),
+        (MAX_VERIFIED as u64 + 3, MAX_VERIFIED)
+    );
+    assert_eq!(status.lately[0].image.as_str(), "image:3");
 }

@@ -14,6 +14,7 @@ Exit codes:
   3    magi-node (for `pull`: containerd) not reachable
   4    no such pull in flight
   5    the pull is still running; magi-node goes on trying
+  6    `doctor` found something that fails
   130  interrupted";
 
 /// Sees and stops the image pulls of this node.
@@ -40,6 +41,10 @@ pub(crate) enum Command {
     Panic(PanicArgs),
     /// Show how magi-node does.
     Status(StatusArgs),
+    /// List the pods of this node, as NRI tells of them.
+    Pods(PodsArgs),
+    /// Prove each source and lever of magi on this node, and say what to do about what fails.
+    Doctor(DoctorArgs),
     /// Pull an image through containerd's CRI, as kubelet does.
     Pull(PullArgs),
     /// Register magi with containerd: NRI's socket and the image verifier.
@@ -127,6 +132,45 @@ pub(crate) struct StatusArgs {
     /// Print one line of JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Options of `pods`.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  magictl pods
+  magictl pods --json | jq '.pods[] | {pod, images, stopped}'")]
+pub(crate) struct PodsArgs {
+    /// Print one line of JSON, with labels.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `doctor`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  magictl doctor
+  magictl doctor --active    pulls a tiny image that magictl itself serves on the loopback, and removes it again
+  magictl doctor --json | jq -r '.checks[] | select(.outcome == \"fail\") | .id, .advice[]'
+
+Exits with 0 if nothing fails (warnings are no failures), and with 6 if something does.")]
+pub(crate) struct DoctorArgs {
+    /// Pull a tiny image, too: it proves that the verifier is called and that the request is seen.
+    #[arg(long)]
+    pub(crate) active: bool,
+
+    /// Print one line of JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// magi-node's settings; without it the defaults hold, and what magi-node itself says.
+    #[arg(long, value_name = "FILE", env = "MAGI_SETTINGS")]
+    pub(crate) settings: Option<PathBuf>,
+
+    /// containerd's configuration, if not the one that containerd was started with.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) containerd_config: Option<PathBuf>,
 }
 
 /// Options of `pull`.

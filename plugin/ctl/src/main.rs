@@ -1,6 +1,7 @@
 //! magictl: what an operator types. Asks magi-node over its control socket, or containerd for a pull.
 
 mod args;
+mod doctor;
 mod install;
 mod node;
 mod output;
@@ -37,6 +38,8 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Abort(args) => node::abort(&cli.socket, args).await,
         Command::Panic(args) => node::panic(&cli.socket, args).await,
         Command::Status(args) => node::status(&cli.socket, args).await,
+        Command::Pods(args) => node::pods(&cli.socket, args).await,
+        Command::Doctor(args) => doctor::run(&cli.socket, args).await,
         Command::Pull(args) => pull::pull(args).await,
         Command::Install(args) => install::install(&args),
         Command::Uninstall(args) => install::uninstall(&args),

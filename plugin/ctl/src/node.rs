@@ -6,12 +6,13 @@ use std::path::Path;
 use magi_engine::Time;
 use magi_engine::action::Answer;
 use magi_engine::ids::PullId;
+use magi_engine::owner::NodePod;
 use magi_engine::report::Report;
 use magi_node_api::{Client, Patience};
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::args::{AbortArgs, PanicArgs, PullsArgs, StatusArgs};
+use crate::args::{AbortArgs, PanicArgs, PodsArgs, PullsArgs, StatusArgs};
 use crate::output::{Exit, Failure, Reader, complain, control, print, print_json, say};
 use crate::show;
 use crate::terminal::{Room, WARN, on_terminal, room};
@@ -209,6 +210,30 @@ pub(crate) async fn status(socket: &Path, args: StatusArgs) -> Result<Exit, Fail
     } else {
         print(&show::status::status(&status))?
     };
+    Ok(Exit::Done)
+}
+
+/// `magictl pods`
+pub(crate) async fn pods(socket: &Path, args: PodsArgs) -> Result<Exit, Failure> {
+    #[derive(Serialize)]
+    struct PodsJson<'a> {
+        now: Time,
+        pods: Option<&'a [NodePod]>,
+    }
+    let (now, pods) = connect(socket).await?.pods().await?;
+    if args.json {
+        let pods = pods.as_deref();
+        let _nothing_more_to_print = print_json(&PodsJson { now, pods })?;
+    }
+    let Some(pods) = pods else {
+        return Err(Failure::new(
+            Exit::Failed,
+            "magi-node is not connected to NRI, so it knows no pods; `magictl doctor` says why",
+        ));
+    };
+    if !args.json {
+        let _nothing_more_to_print = print_lines(&show::pods::pods(&pods, room()), "")?;
+    }
     Ok(Exit::Done)
 }
 

@@ -19,6 +19,7 @@ pub(crate) enum Exit {
     Unreachable = 3,
     NoSuchPull = 4,
     StillRunning = 5,
+    Unwell = 6,
     Interrupted = 130,
 }
 

@@ -68,15 +68,20 @@ impl fmt::Display for Capability {
 #[non_exhaustive]
 pub enum CapabilityError {
     /// The status file could not be read.
-    #[error("cannot read {STATUS}")]
+    #[error("cannot read {path}")]
     Read {
+        /// The file.
+        path: String,
         /// What the kernel said.
         #[source]
         source: io::Error,
     },
     /// The status file says nothing that can be understood.
-    #[error("{STATUS} does not tell the effective capabilities")]
-    Malformed,
+    #[error("{path} does not tell the effective capabilities")]
+    Malformed {
+        /// The file.
+        path: String,
+    },
 }
 
 /// A set of capabilities.
@@ -91,8 +96,22 @@ impl Capabilities {
     /// # Errors
     /// Where `/proc` is not as it should be.
     pub fn effective() -> Result<Self, CapabilityError> {
-        let status = proc_file::read(STATUS).map_err(|source| CapabilityError::Read { source })?;
-        Self::in_status(&status).ok_or(CapabilityError::Malformed)
+        Self::in_file(STATUS.to_owned())
+    }
+
+    /// Those in effect for another process, which means for its main thread, in the user namespace that it is in.
+    ///
+    /// # Errors
+    /// There is no such process, or `/proc` is not as it should be.
+    pub fn of(pid: u32) -> Result<Self, CapabilityError> {
+        Self::in_file(format!("/proc/{pid}/status"))
+    }
+
+    fn in_file(path: String) -> Result<Self, CapabilityError> {
+        match proc_file::read(&path) {
+            Ok(status) => Self::in_status(&status).ok_or(CapabilityError::Malformed { path }),
+            Err(source) => Err(CapabilityError::Read { path, source }),
+        }
     }
 
     fn in_status(status: &str) -> Option<Self> {
@@ -140,6 +159,16 @@ mod tests {
             assert_eq!(capability.bit(), flag.bits(), "{capability}");
             assert_eq!(ours.has(capability), theirs.contains(flag), "{capability}");
         }
+    }
+
+    #[test]
+    fn another_process_has_its_own() {
+        let ours = Capabilities::of(std::process::id()).unwrap();
+        assert_eq!(ours, Capabilities::effective().unwrap());
+        assert!(matches!(
+            Capabilities::of(u32::MAX),
+            Err(CapabilityError::Read { .. })
+        ));
     }
 
     #[test]

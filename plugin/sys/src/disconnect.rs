@@ -1,6 +1,7 @@
 //! Ending one socket of another process through a duplicate of its descriptor: the way that is left where the
 //! kernel cannot destroy sockets.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -119,7 +120,39 @@ pub fn disconnect(
         .tcp_socket(cookie, local, remote)
         .map_err(|source| DisconnectError::Table { cookie, source })?
         .ok_or_else(missing)?;
-    let inodes = socket_inodes(pid).map_err(|source| match source {
+    let inodes = descriptors(pid, cookie)?;
+    let descriptor = *inodes.get(&socket.inode).ok_or_else(missing)?;
+    let duplicate = duplicate(&process, pid, cookie, descriptor)?;
+    check(&duplicate, pid, cookie, descriptor, local, remote)?;
+    rustix::net::connect_unspec(&duplicate).map_err(|errno| match errno {
+        Errno::BUSY => DisconnectError::Busy { pid, cookie },
+        other => failed(pid, "connect", other),
+    })
+}
+
+/// Takes a duplicate of one socket of process `pid`, and gives it back at once: whether [`disconnect`] would be let.
+/// Nothing is done to the socket. `false`: it has none, so nothing could be tried.
+///
+/// # Errors
+/// `NoSuchProcess`, `NotPermitted`, `Descriptors` or `Failed`; see [`DisconnectError`].
+pub fn may_duplicate(pid: u32) -> Result<bool, DisconnectError> {
+    let kernel_pid = kernel_pid(pid).ok_or(DisconnectError::NoSuchProcess { pid })?;
+    let process =
+        pidfd_open(kernel_pid, PidfdFlags::empty()).map_err(|errno| failed(pid, "pidfd_open", errno))?;
+    let inodes = descriptors(pid, 0)?;
+    for descriptor in inodes.into_values() {
+        match duplicate(&process, pid, 0, descriptor) {
+            Ok(_closed_at_once) => return Ok(true),
+            // Closed meanwhile.
+            Err(DisconnectError::NotFound { .. }) => {}
+            Err(refused) => return Err(refused),
+        }
+    }
+    Ok(false)
+}
+
+fn descriptors(pid: u32, cookie: u64) -> Result<BTreeMap<u64, i32>, DisconnectError> {
+    socket_inodes(pid).map_err(|source| match source {
         OwnerError::NoSuchProcess { pid } => DisconnectError::NoSuchProcess { pid },
         OwnerError::NotPermitted { pid } => DisconnectError::NotPermitted { pid },
         other @ (OwnerError::TooManyDescriptors { .. }
@@ -128,13 +161,6 @@ pub fn disconnect(
             cookie,
             source: other,
         },
-    })?;
-    let descriptor = *inodes.get(&socket.inode).ok_or_else(missing)?;
-    let duplicate = duplicate(&process, pid, cookie, descriptor)?;
-    check(&duplicate, pid, cookie, descriptor, local, remote)?;
-    rustix::net::connect_unspec(&duplicate).map_err(|errno| match errno {
-        Errno::BUSY => DisconnectError::Busy { pid, cookie },
-        other => failed(pid, "connect", other),
     })
 }
 

@@ -15,7 +15,7 @@ mod socket_table;
 mod tcp_socket;
 
 pub use capability::{Capabilities, Capability, CapabilityError};
-pub use disconnect::{DisconnectError, disconnect};
+pub use disconnect::{DisconnectError, disconnect, may_duplicate};
 pub use error::SocketTableError;
 pub use owner::{MAX_DESCRIPTORS, OwnedSocket, OwnedTcp, OwnerError, owned_tcp, socket_inodes};
 pub use process::{ProcessError, exists, start_time};

@@ -11,13 +11,13 @@ use magi_engine::policy::Mode;
 use magi_engine::report::{LayerReport, PullReport, Report, Stage, VerdictReport};
 
 use super::table::{Cell, Fill, line, natural_widths, paint, total, wrap};
-use super::{escape, time};
+use super::{escape, owner, time};
 use crate::terminal::{BAD, BOLD, BUSY, DIM, GOOD, PLAIN, Room, WARN};
 
-const HEADER: [&str; 9] = [
-    "ID", "IMAGE", "STAGE", "DECLARED", "STORED", "%", "SOCKETS", "AGE", "VERDICT",
+const HEADER: [&str; 10] = [
+    "ID", "IMAGE", "STAGE", "DECLARED", "STORED", "%", "SOCKETS", "AGE", "OWNER", "VERDICT",
 ];
-const FILLS: [Fill; 9] = [
+const FILLS: [Fill; 10] = [
     Fill::Left,
     Fill::LeftKeepEnd,
     Fill::Left,
@@ -27,10 +27,11 @@ const FILLS: [Fill; 9] = [
     Fill::Right,
     Fill::Right,
     Fill::Left,
+    Fill::Left,
 ];
 const IMAGE: usize = 1;
 
-/// With less room for the image than this, verdicts move to lines of their own.
+/// With less room for the image than this, verdicts move to lines of their own, and then owners too.
 const IMAGE_WANTS: usize = 24;
 
 /// Less of an image's name says nothing.
@@ -64,7 +65,7 @@ pub(crate) fn pulls(now: Time, report: &Report, layers: bool, room: Room) -> Vec
     let mut rows = vec![HEADER.map(|title| Cell::new(title, BOLD)).to_vec()];
     rows.extend(all.iter().map(|pull| row(now, pull)));
     let mut widths = natural_widths(&rows);
-    let verdicts_below = fit(&mut widths, room);
+    let below = fit(&mut widths, room);
 
     let mut out = Vec::new();
     let mut rows = rows.into_iter().map(|mut row| {
@@ -74,25 +75,42 @@ pub(crate) fn pulls(now: Time, report: &Report, layers: bool, room: Room) -> Vec
     out.extend(rows.next());
     for (pull, row) in all.into_iter().zip(rows) {
         out.push(row);
-        if let Some(verdict) = pull.verdict.as_ref().filter(|_| verdicts_below && !layers) {
-            let (text, style) = verdict_text(verdict);
-            out.extend(note(&text, style, room));
-        }
         if layers {
             out.extend(details(pull, room));
+            continue;
+        }
+        if below.owners && pull.owner.as_ref().is_some_and(|owner| owner.pod.is_some()) {
+            out.extend(note(&format!("for {}", owner::short(pull)), PLAIN, room));
+        }
+        if let Some(verdict) = pull.verdict.as_ref().filter(|_| below.verdicts) {
+            let (text, style) = verdict_text(verdict);
+            out.extend(note(&text, style, room));
         }
     }
     out
 }
 
-/// Shrinks the image's column to the room; whether the verdict's had to go.
-fn fit(widths: &mut Vec<usize>, room: Room) -> bool {
-    let Some(columns) = room.columns else { return false };
+/// What has no column of its own, for want of room.
+#[derive(Clone, Copy, Debug, Default)]
+struct Below {
+    owners: bool,
+    verdicts: bool,
+}
+
+/// Shrinks the image's column to the room; which others had to go.
+fn fit(widths: &mut Vec<usize>, room: Room) -> Below {
+    let mut below = Below::default();
+    let Some(columns) = room.columns else { return below };
     let missing = |widths: &[usize]| total(widths).saturating_sub(columns);
     let image = widths.get(IMAGE).copied().unwrap_or(0);
-    let verdicts_below = image.saturating_sub(missing(widths)) < image.min(IMAGE_WANTS);
-    if verdicts_below {
+    let too_small = |widths: &[usize]| image.saturating_sub(missing(widths)) < image.min(IMAGE_WANTS);
+    if too_small(widths) {
         widths.pop();
+        below.verdicts = true;
+    }
+    if too_small(widths) {
+        widths.pop();
+        below.owners = true;
     }
     let image = image.saturating_sub(missing(widths)).max(image.min(IMAGE_NEEDS));
     if let Some(width) = widths.get_mut(IMAGE) {
@@ -102,7 +120,7 @@ fn fit(widths: &mut Vec<usize>, room: Room) -> bool {
     while total(widths) > columns && widths.len() > IMAGE + 1 {
         widths.pop();
     }
-    verdicts_below
+    below
 }
 
 fn row(now: Time, pull: &PullReport) -> Vec<Cell> {
@@ -122,11 +140,16 @@ fn row(now: Time, pull: &PullReport) -> Vec<Cell> {
         Cell::new(percent(pull.stored, pull.declared), base),
         Cell::new(sockets.to_string(), base),
         Cell::new(time::short(now.since(pull.since)), base),
+        Cell::new(owner::short(pull), base),
         Cell::new(verdict, verdict_style),
     ]
 }
 
+/// As it was asked for, if that is known; else where its bytes come from.
 fn image(pull: &PullReport) -> String {
+    if let Some(owner) = &pull.owner {
+        return escape::name(owner.image.as_str());
+    }
     match pull.repositories.split_first() {
         None => "-".to_owned(),
         Some((first, [])) => escape::name(first.as_str()),
@@ -175,6 +198,9 @@ fn details(pull: &PullReport, room: Room) -> Vec<String> {
         DIM,
         room,
     );
+    for text in owner::long(pull) {
+        out.extend(note(&text, DIM, room));
+    }
     if let Some(manifest) = &pull.manifest {
         out.extend(note(&format!("manifest {manifest}"), DIM, room));
     }

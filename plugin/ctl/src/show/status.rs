@@ -54,6 +54,7 @@ pub(crate) fn status(status: &NodeStatus) -> String {
         ("containerd", engine),
         ("probes", escape::text(&status.probes)),
         ("sources", sources.collect::<Vec<_>>().join(", ")),
+        ("verifier", format!("{} questions", status.verifier.asked)),
         (
             "policy",
             format!("{mode}, revision {}", escape::text(&status.policy.revision)),

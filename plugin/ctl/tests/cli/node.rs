@@ -6,7 +6,6 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use magi_engine::action::Answer;
-use magi_engine::event::Question;
 use magi_engine::report::Report;
 use magi_engine::{Source, Time};
 use magi_node_api::*;
@@ -35,9 +34,7 @@ impl FakeNode {
         let handler = move |request: Request, _peer: Peer| {
             let reply = match &request {
                 Request::Status => Reply::Status(Box::new(status())),
-                Request::Question(
-                    Question::Pulls { .. } | Question::Abort { .. } | Question::Panic { .. },
-                ) => Reply::Answer {
+                Request::Question(_) | Request::Verify { .. } => Reply::Answer {
                     now: NOW,
                     answer: answer.clone(),
                 },
@@ -94,6 +91,12 @@ pub(crate) fn report() -> Report {
                 "id": 3,
                 "lease": {"namespace": "k8s.io", "id": "fake-lease-3"},
                 "repositories": ["registry.example:5000/fake-team/gigantic"],
+                "owner": {
+                    "image": "registry.example:5000/fake-team/gigantic:1",
+                    "pod": {"uid": "fake-uid-3", "namespace": "fake-team", "name": "web-0"},
+                    "proof": ["requests", "containerd"],
+                },
+                "owner_candidates": [],
                 "manifest": format!("sha256:{}", hex("a")),
                 "stage": "downloading",
                 "since": 1_700_000_088_000_000_u64,
@@ -117,6 +120,8 @@ pub(crate) fn report() -> Report {
                 "id": 4,
                 "lease": {"namespace": "k8s.io", "id": "fake-lease-4"},
                 "repositories": [],
+                "owner": {"image": "fake-tool:2", "pod": null, "proof": []},
+                "owner_candidates": [],
                 "manifest": null,
                 "stage": "resolving",
                 "since": 1_700_000_100_000_000_u64,
@@ -130,6 +135,12 @@ pub(crate) fn report() -> Report {
                 "id": 5,
                 "lease": {"namespace": "k8s.io", "id": "fake-lease-5"},
                 "repositories": ["registry.example:5000/fake-team/liar"],
+                "owner": null,
+                "owner_candidates": [
+                    {"image": "registry.example:5000/fake-team/liar:1", "proof": ["requests"],
+                     "pod": {"uid": "fake-uid-5", "namespace": "fake-team", "name": "liar\u{1b}[2J"}},
+                    {"image": "registry.example:5000/fake-team/liar:2", "proof": ["requests"], "pod": null},
+                ],
                 "manifest": format!("sha256:{}", hex("b")),
                 "stage": "waiting",
                 "since": 1_699_990_000_000_000_u64,
@@ -144,6 +155,8 @@ pub(crate) fn report() -> Report {
                 "id": 6,
                 "lease": {"namespace": "k8s.io", "id": "fake-lease-6"},
                 "repositories": ["evil.example/\u{1b}]0;owned\u{7}\n\u{202e}x", "evil.example/y"],
+                "owner": null,
+                "owner_candidates": [],
                 "manifest": null,
                 "stage": "unpacking",
                 "since": 1_700_000_000_000_000_u64,
@@ -159,6 +172,8 @@ pub(crate) fn report() -> Report {
                 "id": 1,
                 "lease": {"namespace": "k8s.io", "id": "fake-lease-1"},
                 "repositories": ["registry.example:5000/fake-team/web"],
+                "owner": null,
+                "owner_candidates": [],
                 "manifest": null,
                 "stage": "ended",
                 "since": 1_699_999_000_000_000_u64,
@@ -195,7 +210,19 @@ pub(crate) fn status() -> NodeStatus {
                 source: Source::Probes,
                 up: false,
             },
+            SourceStatus {
+                source: Source::Requests,
+                up: true,
+            },
+            SourceStatus {
+                source: Source::Nri,
+                up: false,
+            },
         ],
+        verifier: VerifierStatus {
+            asked: 17,
+            lately: Vec::new(),
+        },
         policy: PolicyStatus {
             revision: "fake-revision".to_owned(),
             mode: magi_engine::policy::Mode::Enforce,

@@ -164,3 +164,31 @@ fn a_descriptor_that_means_another_socket_is_recognised() {
         "{refused:?}"
     );
 }
+
+#[test]
+fn trying_a_duplicate_leaves_the_socket_as_it_is() {
+    let Pair {
+        client,
+        mut server,
+        listener: _listener,
+    } = Pair::new(Stack::V4);
+    let mut kept = client.try_clone().unwrap();
+    let reader = Reader::of(client);
+    assert!(may_duplicate(reader.pid()).unwrap());
+    kept.write_all(b"x").unwrap();
+    let mut byte = [0];
+    server.read_exact(&mut byte).unwrap();
+    drop((kept, server));
+    assert_eq!(reader.last_words(), "");
+    assert!(matches!(
+        may_duplicate(u32::MAX),
+        Err(DisconnectError::NoSuchProcess { .. })
+    ));
+    let refused = without(CapabilitySet::SYS_PTRACE | CapabilitySet::DAC_READ_SEARCH, || {
+        may_duplicate(1)
+    });
+    assert!(
+        matches!(refused, Err(DisconnectError::NotPermitted { .. })),
+        "{refused:?}"
+    );
+}

@@ -1,0 +1,67 @@
+//! The table of pods.
+
+use magi_engine::owner::NodePod;
+
+use super::escape;
+use super::table::{Cell, Fill, GAP, line, natural_widths, total};
+use crate::terminal::{BOLD, DIM, PLAIN, Room};
+
+const HEADER: [&str; 6] = ["NAMESPACE", "POD", "STATE", "UID", "SANDBOX", "IMAGES"];
+const FILLS: [Fill; 6] = [Fill::Left; 6];
+
+/// Characters that tell sandboxes apart for people, as crictl shows them.
+const SANDBOX: usize = 13;
+
+/// The pods as lines that fit into the room's columns.
+pub(crate) fn pods(pods: &[NodePod], room: Room) -> Vec<String> {
+    if pods.is_empty() {
+        return vec!["No pod is on this node.".to_owned()];
+    }
+    let mut rows = vec![HEADER.map(|title| Cell::new(title, BOLD)).to_vec()];
+    rows.extend(pods.iter().map(row));
+    let mut widths = natural_widths(&rows);
+    if let Some(columns) = room.columns {
+        fit(&mut widths, columns);
+    }
+    rows.into_iter()
+        .map(|mut row| {
+            row.truncate(widths.len());
+            line(&row, &FILLS, &widths)
+        })
+        .collect()
+}
+
+/// What says least is at the right: it goes first, and what is last then is cut.
+fn fit(widths: &mut Vec<usize>, columns: usize) {
+    while let Some(last) = widths.pop() {
+        let before = if widths.is_empty() { 0 } else { total(widths) + GAP };
+        if before < columns {
+            widths.push(last.min(columns - before));
+            return;
+        }
+    }
+}
+
+fn row(pod: &NodePod) -> Vec<Cell> {
+    let style = if pod.stopped { DIM } else { PLAIN };
+    let images: Vec<_> = pod
+        .images
+        .iter()
+        .map(|image| escape::name(image.as_str()))
+        .collect();
+    let sandbox: String = pod.sandbox.as_str().chars().take(SANDBOX).collect();
+    [
+        escape::name(pod.pod.namespace.as_str()),
+        escape::name(pod.pod.name.as_str()),
+        if pod.stopped { "stopped" } else { "running" }.to_owned(),
+        escape::name(pod.pod.uid.as_str()),
+        escape::name(&sandbox),
+        if images.is_empty() {
+            "-".to_owned()
+        } else {
+            images.join(", ")
+        },
+    ]
+    .map(|text| Cell::new(text, style))
+    .to_vec()
+}
