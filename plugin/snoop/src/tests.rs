@@ -1,6 +1,8 @@
 //! Conversations made of frames by hand, and real ones; cut, interleaved, joined late, with holes.
 
+mod captured;
 mod conversation;
+mod fuzz;
 mod random;
 mod requests;
 mod resuming;
