@@ -163,6 +163,7 @@ impl Aftermath {
                     self.left.remove(&Leftover::Ingest(key.reference.clone()));
                     if let Some((by, condemned)) = pull_of(lease)
                         && self.taken_over.insert(key.reference.clone())
+                        && self.acted.reason != Reason::DeniedRecently
                     {
                         steps.push(Step::Record(Entry::TakenOver {
                             ingest: key.reference.clone(),
@@ -265,7 +266,10 @@ impl Aftermath {
         let what = match lever {
             Lever::AbortIngest { ingest } => Some(Leftover::Ingest(ingest.reference.clone())),
             Lever::RemoveSnapshot { snapshot } => Some(Leftover::Snapshot(snapshot.clone())),
-            Lever::DestroySocket { .. } | Lever::DisconnectSocket { .. } | Lever::DestroyAll { .. } => None,
+            Lever::DeleteLease { .. }
+            | Lever::DestroySocket { .. }
+            | Lever::DisconnectSocket { .. }
+            | Lever::DestroyAll { .. } => None,
         };
         self.in_flight = Some((attempt, what));
     }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::bounds::{MAX_ACCOUNTS, MAX_ACCOUNT_ENTRIES};
+use crate::bounds::{MAX_ACCOUNT_ENTRIES, MAX_ACCOUNTS};
 use crate::evidence::{BudgetKind, Evidence};
 use crate::ids::{PodNamespace, PullId};
 use crate::policy::{Budget, Mode, Policy};
@@ -30,7 +30,10 @@ impl Accounts {
     /// Charges a pull that has ended.
     pub(crate) fn ended(&mut self, now: Time, namespace: &PodNamespace, charge: Charge) {
         if !self.ended.contains_key(namespace) && self.ended.len() >= MAX_ACCOUNTS {
-            let idle = self.ended.iter().min_by_key(|(_, entries)| entries.back().map(|(at, _)| *at));
+            let idle = self
+                .ended
+                .iter()
+                .min_by_key(|(_, entries)| entries.back().map(|(at, _)| *at));
             if let Some(idle) = idle.map(|(namespace, _)| namespace.clone()) {
                 self.ended.remove(&idle);
             }
@@ -56,7 +59,11 @@ impl Accounts {
         namespace: &PodNamespace,
         pull: PullId,
     ) -> Option<(Mode, String, Evidence)> {
-        let own = *self.live.get(namespace)?.iter().find(|charge| charge.pull == pull)?;
+        let own = *self
+            .live
+            .get(namespace)?
+            .iter()
+            .find(|charge| charge.pull == pull)?;
         policy
             .budgets
             .iter()

@@ -25,8 +25,8 @@ use crate::flights::Flights;
 use crate::ids::{Digest, LeaseKey, PullId};
 use crate::images::Images;
 use crate::picture::Picture;
-use crate::policy::Policy;
 use crate::pods::Pods;
+use crate::policy::Policy;
 use crate::pull::Pull;
 use crate::questions::{Questions, Waiting};
 use crate::report::{PullReport, Report};
@@ -86,8 +86,10 @@ impl Engine {
     pub fn handle(&mut self, now: Time, event: Event, fx: &mut Effects) {
         let now = self.now.max(now);
         self.now = now;
+        self.images.forget_old(now);
         // What was lost is no reason to act, not even on something else that is due by now.
         let may_act = !matches!(event, Event::SourceDown { .. } | Event::TiesLost);
+        let may_tell_owners = event.may_tell_owners();
         match event {
             Event::PolicyLoaded { policy } => self.policy_loaded(policy, fx),
             Event::SourceUp { source } => self.source_up(now, source, fx),
@@ -115,7 +117,7 @@ impl Engine {
             Event::LeverDone { attempt, outcome } => self.lever_done(now, attempt, &outcome, fx),
             Event::Tick => self.agenda.woken(),
         }
-        self.join(now);
+        self.join(now, may_tell_owners);
         self.judge_changed(now);
         if may_act {
             self.pursue(now, fx);
@@ -172,8 +174,11 @@ impl Engine {
             return;
         }
         self.record(fx, None, Entry::SourceChanged { source, up: true });
-        if source == Source::Containerd {
-            self.agenda.look_by(now);
+        match source {
+            Source::Containerd => self.agenda.look_by(now),
+            // Whoever asked before was not seen.
+            Source::Requests => self.requests.missed(Time::default(), now),
+            Source::Probes | Source::SocketTable | Source::Nri | Source::Verifier | Source::Operator => {}
         }
     }
 
@@ -213,7 +218,7 @@ impl Engine {
             let answer = Answer::StillRunning { why: why.to_owned() };
             fx.push(Action::Answer { request, answer });
         }
-        self.images.forget_old(now);
+        self.refusals_due(now, fx);
         let over: Vec<Aftermath> = self
             .aftermaths
             .extract_if(.., |_, aftermath| aftermath.expires() <= now)
@@ -244,7 +249,11 @@ impl Engine {
         }
         let aftermaths = self.aftermaths.values().map(Aftermath::expires).min();
         let questions = self.questions.next_expiry();
-        let others = questions.into_iter().chain(aftermaths).chain(self.images.next_expiry());
+        let others = questions
+            .into_iter()
+            .chain(aftermaths)
+            .chain(self.images.next_expiry())
+            .chain(self.next_refusal_due());
         if let Some(wake) = self.agenda.wake(now, others) {
             fx.push(wake);
         }

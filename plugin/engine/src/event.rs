@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::action::LeverOutcome;
 use crate::evidence::{Source, TieMethod};
 use crate::ids::{
-    AttemptId, CallId, Cookie, Digest, ImageName, IngestDir, IngestKey, IngestRef, LeaseKey, PullId, RequestId,
-    SandboxId, SnapshotName, SocketName,
+    AttemptId, CallId, Cookie, Digest, ImageName, IngestDir, IngestKey, IngestRef, LeaseKey, PullId,
+    RequestId, SandboxId, SnapshotName, SocketName,
 };
 use crate::manifest::Manifest;
 use crate::owner::{NodePod, PullRequest, RequestEnd};
@@ -137,6 +137,39 @@ pub enum Event {
     },
     /// The time asked for by [`crate::Action::WakeAt`] has come.
     Tick,
+}
+
+impl Event {
+    /// Whether it may say anything of who asked for what.
+    pub(crate) const fn may_tell_owners(&self) -> bool {
+        match self {
+            Self::SourceUp { .. }
+            | Self::SourceDown { .. }
+            | Self::Looked { .. }
+            | Self::ManifestRead { .. }
+            | Self::CallBegan { .. }
+            | Self::CallEnded { .. }
+            | Self::CallsMissed { .. }
+            | Self::PodsListed { .. }
+            | Self::PodSeen { .. }
+            | Self::PodGone { .. }
+            | Self::Asked {
+                question: Question::Verify { .. },
+                ..
+            } => true,
+            Self::PolicyLoaded { .. }
+            | Self::ManifestUnreadable { .. }
+            | Self::SocketFed { .. }
+            | Self::SocketUnfed { .. }
+            | Self::SocketClosed { .. }
+            | Self::TiesLost
+            | Self::SocketsListed { .. }
+            | Self::ManifestResolved { .. }
+            | Self::Asked { .. }
+            | Self::LeverDone { .. }
+            | Self::Tick => false,
+        }
+    }
 }
 
 /// A whole picture of what containerd is pulling.

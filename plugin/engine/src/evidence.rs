@@ -42,6 +42,19 @@ impl Reason {
             Self::Operator => "operator",
         }
     }
+
+    /// Whether it may end by time alone, or by what becomes of other pulls.
+    #[must_use]
+    pub(crate) const fn passes(self) -> bool {
+        match self {
+            Self::DeniedRecently | Self::NamespaceBudget => true,
+            Self::ImageTooLarge
+            | Self::LayerTooLarge
+            | Self::LayerOverrunsManifest
+            | Self::DeniedByRule
+            | Self::Operator => false,
+        }
+    }
 }
 
 impl fmt::Display for Reason {
@@ -331,11 +344,13 @@ impl fmt::Display for Evidence {
 #[must_use]
 pub const fn sufficient_pairs(reason: Reason) -> &'static [(Source, Source)] {
     match reason {
-        Reason::ImageTooLarge
-        | Reason::LayerTooLarge
-        | Reason::LayerOverrunsManifest
-        | Reason::DeniedByRule
-        | Reason::DeniedRecently => &[
+        Reason::ImageTooLarge | Reason::LayerTooLarge | Reason::DeniedByRule | Reason::DeniedRecently => &[
+            (Source::Containerd, Source::Probes),
+            (Source::Containerd, Source::SocketTable),
+            // What containerd holds of it, and that the kernel saw it asked for: enough before its first layer.
+            (Source::Containerd, Source::Requests),
+        ],
+        Reason::LayerOverrunsManifest => &[
             (Source::Containerd, Source::Probes),
             (Source::Containerd, Source::SocketTable),
         ],

@@ -4,18 +4,20 @@
 
 use std::collections::BTreeMap;
 
-use crate::bounds::{MAX_DENIALS, MAX_KNOWN_MANIFESTS};
+use crate::bounds::{MAX_DENIALS, MAX_DENIED_ENTRIES, MAX_KNOWN_MANIFESTS};
 use crate::evidence::Reason;
-use crate::ids::Digest;
+use crate::ids::{Digest, RepositoryName};
 use crate::manifest::{Manifest, ManifestBody};
 use crate::pull::DeclaredImage;
 use crate::time::Time;
 
 /// A digest that was stopped, and is not let in again for a while.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Denial {
     pub(crate) reason: Reason,
     pub(crate) until: Time,
+    /// The one repository that it came from, as containerd's label has it; none: not known for sure.
+    pub(crate) from: Option<RepositoryName>,
 }
 
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub(crate) struct Images {
     known: BTreeMap<Digest, (Known, u64)>,
     counted: u64,
     denials: BTreeMap<Digest, Denial>,
+    /// What the denied digests are, so that another pull of one is recognised before its documents are read again.
+    denied: BTreeMap<Digest, Manifest>,
 }
 
 impl Images {
@@ -73,26 +77,45 @@ impl Images {
         {
             let next = next.0.clone();
             self.denials.remove(&next);
+            self.denied.remove(&next);
             had_room = false;
         }
         self.denials.entry(digest).or_insert(denial);
         had_room
     }
 
-    /// The denial of the first of `digests` that is denied now.
+    /// Remembers what a denied digest is, without where it came from: it may come from elsewhere next time.
+    pub(crate) fn remember_denied(&mut self, manifest: &Manifest) {
+        if self.denials.contains_key(&manifest.digest) && manifest.entries() <= MAX_DENIED_ENTRIES {
+            let manifest = Manifest {
+                repositories: Vec::new(),
+                ..manifest.clone()
+            };
+            self.denied.insert(manifest.digest.clone(), manifest);
+        }
+    }
+
+    /// What a denied digest is.
+    pub(crate) fn denied_manifest(&self, digest: &Digest) -> Option<&Manifest> {
+        self.denied.get(digest)
+    }
+
+    /// Those of `digests` that are denied now.
     pub(crate) fn denied<'a>(
-        &self,
+        &'a self,
         now: Time,
         digests: impl Iterator<Item = &'a Digest>,
-    ) -> Option<(&'a Digest, Denial)> {
+    ) -> Vec<(&'a Digest, &'a Denial)> {
         digests
-            .filter_map(|digest| Some((digest, *self.denials.get(digest)?)))
-            .find(|(_, denial)| denial.until > now)
+            .filter_map(|digest| Some((digest, self.denials.get(digest)?)))
+            .filter(|(_, denial)| denial.until > now)
+            .collect()
     }
 
     /// Lets in again whose time is over.
     pub(crate) fn forget_old(&mut self, now: Time) {
         self.denials.retain(|_, denial| denial.until > now);
+        self.denied.retain(|digest, _| self.denials.contains_key(digest));
     }
 
     /// When the next denial ends.
@@ -103,6 +126,7 @@ impl Images {
     /// Nobody is denied any more: the policy has no deny time.
     pub(crate) fn let_all_in(&mut self) {
         self.denials.clear();
+        self.denied.clear();
     }
 
     #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::ids::{Digest, ImageName, RepositoryName};
 use crate::images::{Denial, Images};
 use crate::policy::{Applied, Limits, Mode, Policy, RuleVerdict, Subject};
 use crate::pull::{DeclaredImage, Pull, Verdict};
+use crate::reference::Reference;
 use crate::requests::{Asker, Owners};
 use crate::time::Time;
 
@@ -57,24 +58,35 @@ impl Law<'_> {
     /// What the verifier is told of an image that nobody has begun to fetch; `askers` are all who may be asking, `None`
     /// among them somebody unknown.
     pub(crate) fn verify(&self, image: &ImageName, digest: &Digest, askers: &Owners) -> Option<Verdict> {
-        let images = self.images.declared(digest);
-        let digests: Vec<&Digest> = std::iter::once(digest)
-            .chain(images.iter().map(|image| &image.manifest))
-            .collect();
-        let reference = crate::reference::Reference::parse(image.as_str()).ok();
-        let repository = reference.as_ref().map(|reference| reference.repository().clone());
-        unanimous(askers.hypotheses().into_iter().flat_map(|asker| {
+        let reference = Reference::parse(image.as_str()).ok();
+        let from = reference.as_ref().and_then(Reference::label);
+        // Which image of an index this node wants is not known: each must be condemned.
+        let images: Vec<Option<&DeclaredImage>> = match self.images.declared(digest) {
+            none if none.is_empty() => vec![None],
+            some => some.into_iter().map(Some).collect(),
+        };
+        let cases = askers
+            .hypotheses()
+            .into_iter()
+            .flat_map(|asker| images.iter().map(move |image| (asker, *image)));
+        unanimous(cases.flat_map(|(asker, image)| {
+            let manifest = image
+                .map(|image| &image.manifest)
+                .filter(|manifest| *manifest != digest);
+            let digests: Vec<&Digest> = std::iter::once(digest).chain(manifest).collect();
             let subject = Subject {
                 reference: reference.as_ref(),
-                digests: Some(&digests),
+                digests: &digests,
+                all_digests: image.is_some(),
                 ..subject_of(asker)
             };
+            let image = image.as_slice();
             self.policy
                 .applied(&subject)
                 .into_iter()
                 .map(|way| {
-                    self.by_digest(&way, &digests, &images, repository.as_slice())
-                        .or_else(|| by_size(&way, &images))
+                    self.by_digest(&way, &digests, image, from.as_slice())
+                        .or_else(|| by_size(&way, image))
                 })
                 .collect::<Vec<_>>()
         }))
@@ -86,7 +98,8 @@ impl Law<'_> {
         let verdict = unanimous(pull.owners.hypotheses().into_iter().flat_map(|asker| {
             let subject = Subject {
                 repositories: &pull.declared.repositories,
-                digests: (!images.is_empty()).then_some(digests.as_slice()),
+                digests: &digests,
+                all_digests: !images.is_empty(),
                 ..subject_of(asker)
             };
             self.policy
@@ -143,8 +156,10 @@ impl Law<'_> {
                 ))
             }
             RuleVerdict::Limit { mode, limits } => {
-                let (manifest, denial) = self.images.denied(self.now, digests.iter().copied())?;
-                holds_again(denial, &limits, images).then(|| {
+                let denied = self.images.denied(self.now, digests.iter().copied());
+                let again =
+                    |(_, denial): &(&Digest, &Denial)| holds_again(denial, &limits, images, repositories);
+                denied.into_iter().find(again).map(|(manifest, denial)| {
                     let fact = Evidence::StoppedBefore {
                         manifest: manifest.clone(),
                         reason: denial.reason,
@@ -211,10 +226,23 @@ fn unanimous(ways: impl Iterator<Item = Option<Condemnation>>) -> Option<Verdict
 }
 
 /// Whether what an image was stopped for would stop it under these limits, too: another namespace may allow more.
-fn holds_again(denial: Denial, limits: &Limits, images: &[&DeclaredImage]) -> bool {
+fn holds_again(
+    denial: &Denial,
+    limits: &Limits,
+    images: &[&DeclaredImage],
+    repositories: &[RepositoryName],
+) -> bool {
     match denial.reason {
         Reason::ImageTooLarge | Reason::LayerTooLarge => too_large(limits, images).is_some(),
-        Reason::LayerOverrunsManifest => limits.overrun.is_some(),
+        // Who sent too much is a registry: the same image from another one is innocent, and where there are two, it
+        // is not known which it was.
+        Reason::LayerOverrunsManifest => {
+            limits.overrun.is_some()
+                && denial
+                    .from
+                    .as_ref()
+                    .is_some_and(|from| repositories == [from.clone()])
+        }
         // These say nothing of the image.
         Reason::DeniedByRule | Reason::DeniedRecently | Reason::NamespaceBudget | Reason::Operator => false,
     }

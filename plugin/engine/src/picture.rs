@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::bounds::{MAX_PULLS, MAX_RESOURCES_PER_LEASE, PICTURE_HOLDS};
+use crate::bounds::{MAX_PULLS, MAX_RESOURCES_PER_LEASE, PICTURE_HOLDS, PICTURE_IS_NEW};
 use crate::event::{IngestView, LeaseView, View};
 use crate::ids::{IngestDir, IngestRef, LeaseKey};
 use crate::pairing::Offsets;
@@ -79,6 +79,11 @@ impl Picture {
     /// Whether it is fresh enough to act on.
     pub(crate) fn holds(&self, now: Time) -> bool {
         self.at.is_some_and(|at| now.since(at) < PICTURE_HOLDS)
+    }
+
+    /// Whether it is so fresh that nothing which takes a round trip to the registry has happened since.
+    pub(crate) fn is_just_taken(&self, now: Time) -> bool {
+        self.at.is_some_and(|at| now.since(at) < PICTURE_IS_NEW)
     }
 
     /// The ingest in this directory.

@@ -245,8 +245,10 @@ pub struct Subject<'a> {
     pub reference: Option<&'a Reference>,
     /// Where containerd says that its manifest comes from, hosts without their ports; empty: not known.
     pub repositories: &'a [RepositoryName],
-    /// Its manifests and indexes; none: not known.
-    pub digests: Option<&'a [&'a Digest]>,
+    /// Its manifests and indexes, as far as known.
+    pub digests: &'a [&'a Digest],
+    /// Whether these are all.
+    pub all_digests: bool,
 }
 
 /// Whether a rule covers a pull, given what is known of it.
@@ -305,7 +307,7 @@ impl Selector {
         self.covers_namespace(subject.namespace)
             .and(self.covers_labels(subject.labels))
             .and(self.covers_image(subject))
-            .and(self.covers_digest(subject.digests))
+            .and(self.covers_digest(subject))
     }
 
     fn covers_namespace(&self, namespace: Option<&PodNamespace>) -> Cover {
@@ -320,9 +322,11 @@ impl Selector {
         match labels {
             _ if self.labels.is_empty() => Cover::Yes,
             None => Cover::Perhaps,
-            Some(labels) => Cover::of(self.labels.iter().all(|(key, pattern)| {
-                labels.get(key).is_some_and(|value| pattern.matches(value))
-            })),
+            Some(labels) => Cover::of(
+                self.labels
+                    .iter()
+                    .all(|(key, pattern)| labels.get(key).is_some_and(|value| pattern.matches(value))),
+            ),
         }
     }
 
@@ -350,11 +354,15 @@ impl Selector {
             .unwrap_or(Cover::Perhaps)
     }
 
-    fn covers_digest(&self, digests: Option<&[&Digest]>) -> Cover {
-        match digests {
-            _ if self.digests.is_empty() => Cover::Yes,
-            None => Cover::Perhaps,
-            Some(digests) => Cover::of(digests.iter().any(|digest| self.digests.contains(digest))),
+    fn covers_digest(&self, subject: &Subject<'_>) -> Cover {
+        if self.digests.is_empty() {
+            return Cover::Yes;
+        }
+        let listed = subject.digests.iter().any(|digest| self.digests.contains(digest));
+        if listed || subject.all_digests {
+            Cover::of(listed)
+        } else {
+            Cover::Perhaps
         }
     }
 }

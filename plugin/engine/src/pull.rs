@@ -13,8 +13,8 @@ use crate::event::{Feed, IngestView, LeaseView};
 use crate::evidence::{Evidence, Reason, TieMethod};
 use crate::ids::{Digest, IngestDir, IngestRef, LeaseKey, PullId, RepositoryName, SnapshotName, SocketName};
 use crate::manifest::{Layer, Manifest, ManifestBody};
-use crate::policy::Mode;
 use crate::pods::Ownership;
+use crate::policy::Mode;
 use crate::pursuit::Pursuit;
 use crate::report::{LayerReport, PullReport, Stage, VerdictReport};
 use crate::requests::Owners;
@@ -180,6 +180,20 @@ impl Pull {
         true
     }
 
+    /// Manifests that it has learnt.
+    pub(crate) fn manifests(&self) -> impl Iterator<Item = &Manifest> {
+        self.manifests.values()
+    }
+
+    /// Manifests among what it holds that it has not learnt yet, if `known` has them.
+    pub(crate) fn unlearnt<'a>(&self, known: impl Fn(&Digest) -> Option<&'a Manifest>) -> Vec<Manifest> {
+        let new = self
+            .content
+            .iter()
+            .filter(|digest| !self.manifests.contains_key(digest));
+        new.filter_map(known).cloned().collect()
+    }
+
     /// Whether this pull may want the blob: its manifest names it, or is not known yet.
     pub(crate) fn may_want(&self, digest: Option<&Digest>) -> bool {
         self.declared.images.is_empty()
@@ -218,6 +232,17 @@ impl Pull {
             };
             (digest, *size, stored)
         })
+    }
+
+    /// Whether it has its manifest and nothing of its layers has begun, as far as containerd shows: no ingest, no blob,
+    /// no snapshot to unpack into.
+    pub(crate) fn is_before_layers(&self) -> bool {
+        let is_layer = |digest: &Digest| self.declared.layers.contains_key(digest);
+        let may_be_layer = |ingest: &Ingest| ingest.digest.as_ref().is_none_or(is_layer);
+        !self.declared.images.is_empty()
+            && self.snapshots.is_empty()
+            && !self.ingests.values().any(may_be_layer)
+            && !self.content.iter().any(is_layer)
     }
 
     /// Bytes that this pull has fetched itself: what other pulls fetch for it is not in ingests of its own.

@@ -19,7 +19,7 @@ use crate::bounds::{
     REPORT_UNREACHABLE_AFTER, RETRY_AFTER, STUBBORN_PAUSE, VERIFY_GONE_WITHIN, VERIFY_WITHIN,
 };
 use crate::evidence::{Evidence, Reason, suffices};
-use crate::ids::{AttemptId, Cookie, SocketName};
+use crate::ids::{AttemptId, Cookie, LeaseKey, SocketName};
 use crate::pull::Verdict;
 use crate::ties::Target;
 use crate::time::Time;
@@ -36,7 +36,9 @@ pub(crate) struct Pursuit {
     /// Reported as would-abort (observe mode) or as not stopped (enforce mode).
     pub(crate) reported: bool,
     step: Step,
-    tried: BTreeSet<(Cookie, Means)>,
+    tried: BTreeSet<Aim>,
+    /// A lever has deleted the pull's lease, or may have: its end shows only in its request's.
+    pub(crate) lease_deleted: bool,
     hunting_since: Option<Time>,
     look_pause: Duration,
     /// A round of attempts is over without success.
@@ -59,14 +61,20 @@ enum Step {
     /// A lever is being pulled.
     InFlight {
         attempt: AttemptId,
-        cookie: Cookie,
-        means: Means,
+        aim: Aim,
         since: Time,
     },
     /// A lever came back; the end of the pull is awaited.
     Verifying { until: Time },
     /// Nothing is tried before this time.
     Resting { until: Time },
+}
+
+/// What a lever was aimed at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Aim {
+    Lease,
+    Socket(Cookie, Means),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,8 +93,10 @@ impl Means {
 }
 
 /// What the pursuit must know of the world around its pull.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Circumstances {
+    /// The pull's lease, if it may be deleted: none of its layers has begun, and its end will show in its request's.
+    pub(crate) lease: Option<LeaseKey>,
     /// The kernel destroys sockets on request.
     pub(crate) can_destroy: bool,
     /// The probes work.
@@ -115,7 +125,7 @@ impl Pursuit {
         now: Time,
         verdict: &Verdict,
         targets: &[Target],
-        circumstances: Circumstances,
+        circumstances: &Circumstances,
     ) -> Wish {
         if std::mem::take(&mut self.given_out) {
             self.reported = true;
@@ -148,14 +158,14 @@ impl Pursuit {
         if self.reported { LOOK_RARE } else { LOOK_LONGEST }
     }
 
-    fn hunt(&mut self, now: Time, verdict: &Verdict, targets: &[Target], around: Circumstances) -> Wish {
+    fn hunt(&mut self, now: Time, verdict: &Verdict, targets: &[Target], around: &Circumstances) -> Wish {
         let since = *self.hunting_since.get_or_insert(now);
         let hunted = now.since(since);
-        let mut choice = self.choose(verdict, targets, around.can_destroy);
+        let mut choice = self.choose(verdict, targets, around);
         if choice.is_none() && self.reported && hunted >= VERIFY_WITHIN {
             // Every socket was tried by every means, and yet one of them still feeds: start over.
             self.tried.clear();
-            choice = self.choose(verdict, targets, around.can_destroy);
+            choice = self.choose(verdict, targets, around);
         }
         match choice {
             Some(_) if !around.fresh => {
@@ -192,9 +202,16 @@ impl Pursuit {
         &self,
         verdict: &Verdict,
         targets: &[Target],
-        can_destroy: bool,
+        around: &Circumstances,
     ) -> Option<(Lever, Vec<Evidence>)> {
-        let means: &[Means] = if can_destroy {
+        if let Some(lease) = &around.lease
+            && !self.tried.contains(&Aim::Lease)
+            && suffices(verdict.reason, &verdict.evidence)
+        {
+            let lease = lease.clone();
+            return Some((Lever::DeleteLease { lease }, verdict.evidence.clone()));
+        }
+        let means: &[Means] = if around.can_destroy {
             &[Means::Destroy, Means::Disconnect]
         } else {
             &[Means::Disconnect]
@@ -203,7 +220,10 @@ impl Pursuit {
             targets
                 .iter()
                 .filter(|target| target.confirmed)
-                .filter(|target| !self.tried.contains(&(target.feed.socket.cookie, *means)))
+                .filter(|target| {
+                    let aim = Aim::Socket(target.feed.socket.cookie, *means);
+                    !self.tried.contains(&aim)
+                })
                 .find_map(|target| {
                     let mut evidence = verdict.evidence.clone();
                     evidence.push(target.evidence());
@@ -215,17 +235,18 @@ impl Pursuit {
 
     /// The lever that was wished for is on its way.
     pub(crate) fn started(&mut self, now: Time, attempt: AttemptId, lever: &Lever, acted: Acted) {
-        let (means, socket) = match lever {
-            Lever::DestroySocket { socket } => (Means::Destroy, socket),
-            Lever::DisconnectSocket { socket } => (Means::Disconnect, socket),
+        let aim = match lever {
+            Lever::DeleteLease { .. } => Aim::Lease,
+            Lever::DestroySocket { socket } => Aim::Socket(socket.cookie, Means::Destroy),
+            Lever::DisconnectSocket { socket } => Aim::Socket(socket.cookie, Means::Disconnect),
             Lever::DestroyAll { .. } | Lever::AbortIngest { .. } | Lever::RemoveSnapshot { .. } => return,
         };
-        self.tried.insert((socket.cookie, means));
+        self.tried.insert(aim);
+        self.lease_deleted |= aim == Aim::Lease;
         self.acted = Some(acted);
         self.step = Step::InFlight {
             attempt,
-            cookie: socket.cookie,
-            means,
+            aim,
             since: now,
         };
         self.attempts = self.attempts.saturating_add(1);
@@ -243,10 +264,7 @@ impl Pursuit {
     /// The lever came back. Tells whether it said that this kernel cannot destroy sockets.
     pub(crate) fn came_back(&mut self, now: Time, attempt: AttemptId, outcome: &LeverOutcome) -> bool {
         let Step::InFlight {
-            attempt: ours,
-            cookie,
-            means,
-            ..
+            attempt: ours, aim, ..
         } = self.step
         else {
             return false;
@@ -267,17 +285,27 @@ impl Pursuit {
                 until: now.after(RETRY_AFTER),
             },
         };
-        if matches!(outcome, LeverOutcome::IntentNotWritten { .. }) {
+        match (aim, outcome) {
             // Nothing was tried.
-            self.tried.retain(|(tried, _)| *tried != cookie);
-        }
-        if matches!(
-            outcome,
-            LeverOutcome::AlreadyGone | LeverOutcome::NotAsExpected { .. }
-        ) {
+            (Aim::Lease, LeverOutcome::IntentNotWritten { .. }) => {
+                self.tried.remove(&aim);
+                self.lease_deleted = false;
+            }
+            (Aim::Lease, _) => {}
+            (Aim::Socket(cookie, _), LeverOutcome::IntentNotWritten { .. }) => self
+                .tried
+                .retain(|tried| !matches!(tried, Aim::Socket(tried, _) if *tried == cookie)),
             // No other means will find what this one did not.
-            self.tried
-                .extend([(cookie, Means::Destroy), (cookie, Means::Disconnect)]);
+            (Aim::Socket(cookie, _), LeverOutcome::AlreadyGone | LeverOutcome::NotAsExpected { .. }) => {
+                self.tried.extend([
+                    Aim::Socket(cookie, Means::Destroy),
+                    Aim::Socket(cookie, Means::Disconnect),
+                ]);
+            }
+            (
+                Aim::Socket(..),
+                LeverOutcome::Done { .. } | LeverOutcome::Unsupported { .. } | LeverOutcome::Failed { .. },
+            ) => {}
         }
         if self.attempts >= MAX_ATTEMPTS {
             self.step = Step::Resting {
@@ -287,7 +315,8 @@ impl Pursuit {
             self.given_out = self.attempts.is_multiple_of(MAX_ATTEMPTS);
         }
         self.hunting_since = Some(now);
-        means == Means::Destroy && matches!(outcome, LeverOutcome::Unsupported { .. })
+        let destroyed = matches!(aim, Aim::Socket(_, Means::Destroy));
+        destroyed && matches!(outcome, LeverOutcome::Unsupported { .. })
     }
 
     /// A look came and the lease was still there: the next one comes later.

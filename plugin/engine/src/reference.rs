@@ -171,6 +171,12 @@ impl Reference {
         domain.split_once(':').map_or(domain, |(host, _port)| host)
     }
 
+    /// Host without port, and path, as containerd's label of a manifest's origin names the repository.
+    #[must_use]
+    pub(crate) fn label(&self) -> Option<RepositoryName> {
+        RepositoryName::new(format!("{}/{}", self.domain_without_port(), self.path())).ok()
+    }
+
     /// The repository within its registry: `library/nginx`.
     #[must_use]
     pub fn path(&self) -> &str {

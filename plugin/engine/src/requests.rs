@@ -25,7 +25,7 @@ use crate::time::Time;
 /// How far the clocks of the kernel's records and of containerd's leases may differ.
 const CLOCKS_DIFFER: Duration = Duration::from_micros(500);
 /// Within this time a request has its lease (a few milliseconds measured; containerd's database may be busy).
-const LEASE_WITHIN: Duration = Duration::from_millis(40);
+const LEASE_WITHIN: Duration = Duration::from_millis(10);
 /// How long after a span of unseen requests a lease may still come from one of them.
 const MISSED_LEADS_TO: Duration = Duration::from_secs(1);
 /// How long ended requests and pulls still count as explanations.
@@ -195,19 +195,24 @@ impl Requests {
         });
     }
 
-    /// Forgets what explains nothing any more.
-    pub(crate) fn forget_old(&mut self, now: Time) {
+    /// Forgets what explains nothing any more; whether that was anything.
+    pub(crate) fn forget_old(&mut self, now: Time) -> bool {
+        let before = (self.calls.len(), self.gone.len());
         let old = |at: Time| now.since(at) > REMEMBERED;
-        self.calls.retain(|_, call| !call.ended.is_some_and(old));
         let mut gone = std::mem::take(&mut self.gone);
         gone.retain(|pull| {
             let explains = |call: &Call| call.ended.is_none() && self.fits(pull, call);
             !pull.gone.is_some_and(old) || self.calls.values().any(explains)
         });
+        // A pull that is remembered needs its request beside it, or it would seem to be that of another one.
+        let mut calls = std::mem::take(&mut self.calls);
+        calls.retain(|_, call| !call.ended.is_some_and(old) || gone.iter().any(|pull| self.fits(pull, call)));
+        self.calls = calls;
         self.gone = gone;
         let oldest_call = self.calls.values().map(|call| call.at).min();
         self.resolved
             .retain(|(_, _, at)| oldest_call.is_some_and(|oldest| *at >= oldest) || !old(*at));
+        before != (self.calls.len(), self.gone.len())
     }
 
     /// The requests in flight for an image: who may be asking the verifier.
@@ -239,6 +244,16 @@ impl Requests {
                 && now.since(call.at) < within
                 && !settled.contains(id)
         })
+    }
+
+    /// Whether a request is known and not over.
+    pub(crate) fn is_open(&self, call: CallId) -> bool {
+        self.calls.get(&call).is_some_and(|call| call.ended.is_none())
+    }
+
+    /// Whether no request is known that could be anybody's.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.calls.is_empty()
     }
 
     /// Who may have asked for each of these pulls, and for those that ended lately.

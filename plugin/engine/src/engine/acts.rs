@@ -25,7 +25,11 @@ impl Engine {
             accounts: &self.accounts,
         };
         for pull in self.pulls.values_mut() {
-            if !std::mem::take(&mut pull.changed) {
+            let passes = pull
+                .verdict
+                .as_ref()
+                .is_some_and(|verdict| verdict.reason.passes());
+            if !std::mem::take(&mut pull.changed) && !passes {
                 continue;
             }
             let verdict = law.judge(pull);
@@ -65,6 +69,7 @@ impl Engine {
         };
         let targets = self.targets(pull, Pull::is_pursued);
         let circumstances = Circumstances {
+            lease: self.may_lose_lease(now, pull).then(|| pull.lease.clone()),
             can_destroy: !self.cannot_destroy,
             probes: self.is_up(Source::Probes),
             waits: matches!(pull.stage, Stage::Waiting | Stage::Unpacking),
@@ -73,7 +78,7 @@ impl Engine {
         let Some(pull) = self.pulls.get_mut(key) else {
             return;
         };
-        match pull.pursuit.next(now, &verdict, &targets, circumstances) {
+        match pull.pursuit.next(now, &verdict, &targets, &circumstances) {
             Wish::Lever { lever, evidence } => {
                 let id = pull.id;
                 let acted = Acted {
@@ -95,6 +100,15 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Whether deleting its lease would end the pull, and its end would show: a layer that has begun would go on unseen,
+    /// and without a lease only the end of the request tells that the pull is over.
+    fn may_lose_lease(&self, now: Time, pull: &Pull) -> bool {
+        let asker = pull.owners.known();
+        self.picture.is_just_taken(now)
+            && pull.is_before_layers()
+            && asker.is_some_and(|asker| asker.request.certain && self.requests.is_open(asker.call))
     }
 
     /// A table that cannot be listed is asked again all the same, but rarely: nobody else would notice that it can.
@@ -161,7 +175,10 @@ impl Engine {
     ) {
         let socket = match &lever {
             Lever::DestroySocket { socket } | Lever::DisconnectSocket { socket } => Some(*socket),
-            Lever::DestroyAll { .. } | Lever::AbortIngest { .. } | Lever::RemoveSnapshot { .. } => None,
+            Lever::DeleteLease { .. }
+            | Lever::DestroyAll { .. }
+            | Lever::AbortIngest { .. }
+            | Lever::RemoveSnapshot { .. } => None,
         };
         let intent = AuditRecord {
             pull: Some(facts),

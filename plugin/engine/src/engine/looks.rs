@@ -6,10 +6,10 @@ use super::Engine;
 use crate::action::{Action, Answer, Effects};
 use crate::aftermath::{Aftermath, Scene, Step};
 use crate::audit::Entry;
-use crate::bounds::{LOOK_FIRST, MAX_AFTERMATHS, MAX_ENDED, MAX_PULLS};
-use crate::event::{IngestView, View};
+use crate::bounds::{LOOK_FIRST, MAX_AFTERMATHS, MAX_ENDED, MAX_PULLS, WITHOUT_LEASE_LONGEST};
+use crate::event::{IngestView, LeaseView, View};
 use crate::evidence::{Reason, Source};
-use crate::ids::{Digest, IngestRef, LeaseKey, PullId};
+use crate::ids::{ContainerdNamespace, Digest, IngestRef, LeaseKey, PullId};
 use crate::images::Denial;
 use crate::manifest::Manifest;
 use crate::pull::Pull;
@@ -22,6 +22,8 @@ impl Engine {
             return;
         }
         self.agenda.looked(view.extracts.is_some());
+        let with_others = self.with_leaseless(now, view);
+        let view = with_others.as_ref().unwrap_or(view);
         self.pulls_seen(now, view, fx);
         for dir in self.picture.taken(now, view) {
             self.ties.given_up(dir);
@@ -35,9 +37,51 @@ impl Engine {
         self.suspect_overruns(now);
         self.seek_strangers(now);
         // The verdicts of this look count for the question who goes on with an ended pull's ingests.
-        self.join(now);
+        self.join(now, true);
         self.judge_changed(now);
         self.leftovers_seen(now, view, fx);
+    }
+
+    /// A pull whose lease magi has deleted is not over while its request is open. What it fetches in spite of that, it
+    /// holds as if it still had its lease; none if there is no such pull.
+    fn with_leaseless(&self, now: Time, view: &View) -> Option<View> {
+        let runs_on = |pull: &&Pull| {
+            let acted = pull.pursuit.first.filter(|_| pull.pursuit.lease_deleted);
+            acted.is_some_and(|first| now.since(first) < WITHOUT_LEASE_LONGEST)
+                && pull
+                    .owners
+                    .known()
+                    .is_some_and(|asker| self.requests.is_open(asker.call))
+                && !view.leases.iter().any(|lease| lease.key == pull.lease)
+        };
+        let leaseless: Vec<&Pull> = self.pulls.values().filter(runs_on).collect();
+        if leaseless.is_empty() {
+            return None;
+        }
+        let held: BTreeSet<(&ContainerdNamespace, &IngestRef)> = view
+            .leases
+            .iter()
+            .flat_map(|lease| lease.ingests.iter().map(|one| (&lease.key.namespace, one)))
+            .collect();
+        let mut extended = view.clone();
+        for pull in leaseless {
+            let is_its = |ingest: &&IngestView| {
+                let key = &ingest.key;
+                let layer = ingest.digest.as_ref();
+                key.namespace == pull.lease.namespace
+                    && layer.is_some_and(|digest| pull.declared.layers.contains_key(digest))
+                    && !held.contains(&(&key.namespace, &key.reference))
+            };
+            let ingests = view.ingests.iter().filter(is_its);
+            extended.leases.push(LeaseView {
+                key: pull.lease.clone(),
+                created: pull.created,
+                content: pull.content.iter().cloned().collect(),
+                ingests: ingests.map(|ingest| ingest.key.reference.clone()).collect(),
+                snapshots: Vec::new(),
+            });
+        }
+        Some(extended)
     }
 
     fn pulls_seen(&mut self, now: Time, view: &View, fx: &mut Effects) {
@@ -71,8 +115,15 @@ impl Engine {
                 self.pulls.insert(lease.key.clone(), pull);
             }
             if let Some(pull) = self.pulls.get_mut(&lease.key) {
-                pull.seen(view.begun, lease, ingests.get(&lease.key.namespace).unwrap_or(&none));
+                pull.seen(
+                    view.begun,
+                    lease,
+                    ingests.get(&lease.key.namespace).unwrap_or(&none),
+                );
                 pull.pursuit.still_there();
+                for manifest in pull.unlearnt(|digest| self.images.denied_manifest(digest)) {
+                    pull.learn(manifest);
+                }
             }
         }
         if too_many && !self.said.too_many_leases {
@@ -135,15 +186,31 @@ impl Engine {
     fn deny(&mut self, now: Time, pull: &Pull, reason: Reason, fx: &mut Effects) {
         let of_the_image = match reason {
             Reason::ImageTooLarge | Reason::LayerTooLarge | Reason::LayerOverrunsManifest => true,
-            Reason::DeniedByRule | Reason::DeniedRecently | Reason::NamespaceBudget | Reason::Operator => false,
+            Reason::DeniedByRule | Reason::DeniedRecently | Reason::NamespaceBudget | Reason::Operator => {
+                false
+            }
         };
         if !of_the_image || self.policy.deny_for.is_zero() {
             return;
         }
         let until = now.after(self.policy.deny_for);
+        let from = match pull.declared.repositories.as_slice() {
+            [one] => Some(one),
+            [] | [..] => None,
+        };
         let mut had_room = true;
         for root in &pull.declared.roots {
-            had_room &= self.images.deny(root.clone(), Denial { reason, until });
+            had_room &= self.images.deny(
+                root.clone(),
+                Denial {
+                    reason,
+                    until,
+                    from: from.cloned(),
+                },
+            );
+        }
+        for manifest in pull.manifests() {
+            self.images.remember_denied(manifest);
         }
         if !had_room && !std::mem::replace(&mut self.said.too_many_denials, true) {
             self.forgotten(fx, None, "denied digests, because there are too many");

@@ -54,11 +54,17 @@ impl Engine {
     }
 
     /// Joins requests and pulls anew, and looks on where a lease or its manifest must show up any moment.
-    pub(super) fn join(&mut self, now: Time) {
-        self.requests.forget_old(now);
-        let pulls = self.pulls.values().map(Candidate::of);
-        let joined: BTreeMap<PullId, Owners> = self.requests.join(pulls).into_iter().collect();
-        self.owners_found(&joined);
+    pub(super) fn join(&mut self, now: Time, may_tell: bool) {
+        let forgotten = self.requests.forget_old(now);
+        if may_tell || forgotten {
+            let joined = if self.requests.is_empty() {
+                BTreeMap::new()
+            } else {
+                let pulls = self.pulls.values().map(Candidate::of);
+                self.requests.join(pulls).into_iter().collect()
+            };
+            self.owners_found(&joined);
+        }
         let settled: BTreeSet<CallId> = self
             .pulls
             .values()

@@ -12,11 +12,13 @@ use crate::pull::Verdict;
 use crate::requests::Owners;
 use crate::time::Time;
 
-/// Refusals of one digest.
-#[derive(Clone, Copy, Debug)]
+/// Refusals of one digest since the last record of them.
+#[derive(Debug)]
 pub(super) struct Refusals {
     recorded: Time,
     unrecorded: u64,
+    /// The latest of these.
+    last: Option<(ImageName, Verdict)>,
 }
 
 impl Engine {
@@ -63,7 +65,7 @@ impl Engine {
         }
     }
 
-    /// A client that retries for ever must not fill the audit trail.
+    /// A client that retries for ever must not fill the audit trail: one record, and later one for the others.
     fn record_refusal(
         &mut self,
         now: Time,
@@ -72,26 +74,60 @@ impl Engine {
         verdict: Verdict,
         fx: &mut Effects,
     ) {
-        let before = self.refusals.get_mut(&digest);
-        let unrecorded = match before {
-            Some(before) if now.since(before.recorded) < REFUSAL_RECORDED_EVERY => {
-                before.unrecorded = before.unrecorded.saturating_add(1);
-                return;
-            }
-            Some(before) => std::mem::take(&mut before.unrecorded),
-            None => 0,
-        };
-        if self.refusals.len() >= MAX_DENIALS && !self.refusals.contains_key(&digest) {
+        if let Some(before) = self.refusals.get_mut(&digest) {
+            before.unrecorded = before.unrecorded.saturating_add(1);
+            before.last = Some((image, verdict));
+            return;
+        }
+        if self.refusals.len() >= MAX_DENIALS {
             let oldest = self.refusals.iter().min_by_key(|(_, one)| one.recorded);
-            if let Some(oldest) = oldest.map(|(digest, _)| digest.clone()) {
-                self.refusals.remove(&oldest);
+            if let Some(oldest) = oldest.map(|(digest, _)| digest.clone())
+                && let Some(refusals) = self.refusals.remove(&oldest)
+            {
+                self.record_unrecorded(oldest, refusals, fx);
             }
         }
         let refusals = Refusals {
             recorded: now,
             unrecorded: 0,
+            last: None,
         };
         self.refusals.insert(digest.clone(), refusals);
+        self.refused(image, digest, verdict, 0, fx);
+    }
+
+    /// Records what was not recorded one by one, as soon as a record is due again.
+    pub(super) fn refusals_due(&mut self, now: Time, fx: &mut Effects) {
+        let due: Vec<(Digest, Refusals)> = self
+            .refusals
+            .extract_if(.., |_, one| now.since(one.recorded) >= REFUSAL_RECORDED_EVERY)
+            .collect();
+        for (digest, refusals) in due {
+            if let Some(again) = self.record_unrecorded(digest.clone(), refusals, fx) {
+                let recorded = now;
+                self.refusals.insert(digest, Refusals { recorded, ..again });
+            }
+        }
+    }
+
+    pub(super) fn next_refusal_due(&self) -> Option<Time> {
+        let due = |one: &Refusals| one.recorded.after(REFUSAL_RECORDED_EVERY);
+        self.refusals.values().map(due).min()
+    }
+
+    /// One record for all that have none; then they are forgotten. None: there was nothing to record.
+    fn record_unrecorded(&self, digest: Digest, refusals: Refusals, fx: &mut Effects) -> Option<Refusals> {
+        let (image, verdict) = refusals.last?;
+        self.refused(image, digest, verdict, refusals.unrecorded.saturating_sub(1), fx);
+        Some(Refusals {
+            unrecorded: 0,
+            last: None,
+            ..refusals
+        })
+    }
+
+    /// `unrecorded` others were refused before this one.
+    fn refused(&self, image: ImageName, digest: Digest, verdict: Verdict, unrecorded: u64, fx: &mut Effects) {
         let entry = Entry::Refused {
             image,
             digest,
@@ -107,11 +143,15 @@ impl Engine {
 
 /// What a person reads in the pull's error: reason, limit, what was found, and the way to an exemption.
 fn why(verdict: &Verdict, revision: &str) -> String {
-    let fact = verdict.evidence.first().map(ToString::to_string).unwrap_or_default();
-    let rule = verdict
-        .rule
-        .as_ref()
-        .map_or_else(|| "the policy's defaults".to_owned(), |rule| format!("rule {rule}"));
+    let fact = verdict
+        .evidence
+        .first()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let rule = verdict.rule.as_ref().map_or_else(
+        || "the policy's defaults".to_owned(),
+        |rule| format!("rule {rule}"),
+    );
     let revision: String = revision.chars().take(19).collect();
     format!(
         "magi: {}: {fact} ({rule}). To get an exemption, have this cluster's operators add a rule with `exempt: true` or \

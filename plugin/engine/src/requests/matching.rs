@@ -36,7 +36,10 @@ pub(super) fn unique(
         let is_perfect = pulls.len() == calls.len() && calls.iter().all(|call| settled(*call));
         for (pull, left) in struck_out(fitting, is_perfect) {
             // A request whose pull may not have shown yet may be another one's, and this pull somebody unseen's.
-            let Some(place) = found.get_mut(pull).filter(|_| left.iter().all(|call| settled(*call))) else {
+            let Some(place) = found
+                .get_mut(pull)
+                .filter(|_| left.iter().all(|call| settled(*call)))
+            else {
                 continue;
             };
             *place = match only(&left) {
@@ -50,7 +53,10 @@ pub(super) fn unique(
 
 /// Gives each pull its request where it has no other, and strikes that out elsewhere, until nothing changes. Empty if
 /// a pull is left without any.
-fn struck_out(mut open: BTreeMap<usize, BTreeSet<usize>>, is_perfect: bool) -> BTreeMap<usize, BTreeSet<usize>> {
+fn struck_out(
+    mut open: BTreeMap<usize, BTreeSet<usize>>,
+    is_perfect: bool,
+) -> BTreeMap<usize, BTreeSet<usize>> {
     let mut done = BTreeMap::new();
     while let Some((pull, call)) = forced(&open, is_perfect) {
         open.remove(&pull);
@@ -103,13 +109,20 @@ mod tests {
 
     fn found(edges: &[&[usize]], settled: &[usize], unseen: &[usize]) -> Vec<Found> {
         let edges: Vec<BTreeSet<usize>> = edges.iter().map(|one| one.iter().copied().collect()).collect();
-        unique(&edges, |call| settled.contains(&call), |pull| unseen.contains(&pull))
+        unique(
+            &edges,
+            |call| settled.contains(&call),
+            |pull| unseen.contains(&pull),
+        )
     }
 
     #[test]
     fn a_chain_is_resolved_from_its_certain_end() {
         let edges: [&[usize]; 3] = [&[0], &[0, 1], &[0, 1, 2]];
-        assert_eq!(found(&edges, &[0, 1, 2], &[]), [Found::One(0), Found::One(1), Found::One(2)]);
+        assert_eq!(
+            found(&edges, &[0, 1, 2], &[]),
+            [Found::One(0), Found::One(1), Found::One(2)]
+        );
     }
 
     #[test]
@@ -122,8 +135,14 @@ mod tests {
     #[test]
     fn somebody_unseen_spoils_the_whole_group_and_no_other() {
         let edges: [&[usize]; 3] = [&[0], &[0], &[1]];
-        assert_eq!(found(&edges, &[0, 1], &[]), [Found::Unknown, Found::Unknown, Found::One(1)]);
-        assert_eq!(found(&[&[0], &[1]], &[0, 1], &[0]), [Found::Unknown, Found::One(1)]);
+        assert_eq!(
+            found(&edges, &[0, 1], &[]),
+            [Found::Unknown, Found::Unknown, Found::One(1)]
+        );
+        assert_eq!(
+            found(&[&[0], &[1]], &[0, 1], &[0]),
+            [Found::Unknown, Found::One(1)]
+        );
         // Two pulls need the same request, though there is one more in the group.
         let edges: [&[usize]; 3] = [&[0], &[0], &[0, 1, 2]];
         assert_eq!(found(&edges, &[0, 1, 2], &[]), vec![Found::Unknown; 3]);
@@ -132,7 +151,10 @@ mod tests {
     #[test]
     fn a_request_without_its_pull_yet_concludes_nothing() {
         assert_eq!(found(&[&[0]], &[], &[]), [Found::Unknown]);
-        assert_eq!(found(&[&[0], &[0, 1]], &[0], &[]), [Found::One(0), Found::Unknown]);
+        assert_eq!(
+            found(&[&[0], &[0, 1]], &[0], &[]),
+            [Found::One(0), Found::Unknown]
+        );
     }
 
     #[test]
@@ -142,6 +164,9 @@ mod tests {
         assert_eq!(found(&edges, &[0, 1, 2], &[]), [first, second]);
         let edges: [&[usize]; 3] = [&[0, 1], &[1, 2], &[1, 2]];
         let either = || Found::OneOf(vec![1, 2]);
-        assert_eq!(found(&edges, &[0, 1, 2], &[]), [Found::One(0), either(), either()]);
+        assert_eq!(
+            found(&edges, &[0, 1, 2], &[]),
+            [Found::One(0), either(), either()]
+        );
     }
 }

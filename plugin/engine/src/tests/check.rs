@@ -1,6 +1,9 @@
 //! The invariants of DESIGN.md §9, checked from outside: from events and effects alone, with nothing of the engine's
 //! insides. It keeps its own picture of the world, and its own judge.
 
+mod accounts;
+mod answers;
+mod askers;
 mod judge;
 mod levers;
 mod stage;
@@ -10,16 +13,21 @@ mod waits;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::action::{Action, Answer, Lever};
+use self::accounts::{Charged, Denied};
+use self::askers::{Claim, Told};
+use crate::action::{Action, LeverOutcome};
 use crate::audit::{Entry, PullFacts};
 use crate::bounds::{LOOK_FIRST, LOOKS_TO_CONFIRM};
-use crate::event::{Event, Feed, Question, SocketStat, View};
-use crate::evidence::{Evidence, Source};
+use crate::event::{Event, Feed, IngestView, LeaseView, Question, SocketStat, View};
+use crate::evidence::{Evidence, Reason, Source};
 use crate::ids::{
-    AttemptId, Cookie, Digest, IngestDir, IngestRef, LeaseKey, PullId, RequestId, SnapshotName,
+    AttemptId, CallId, Cookie, Digest, IngestDir, IngestRef, LeaseKey, PullId, RequestId, SandboxId,
+    SnapshotName,
 };
 use crate::manifest::Manifest;
+use crate::owner::NodePod;
 use crate::policy::Policy;
+use crate::report::Report;
 use crate::time::Time;
 
 /// An invariant that does not hold.
@@ -60,6 +68,8 @@ pub(super) enum Invariant {
     NoStorm,
     /// Ids are never used twice, and records name the pull that they are about.
     Identity,
+    /// Who is named as the owner of a pull has asked for it; in doubt nobody is named.
+    RightOwner,
 }
 
 /// What the checker knows.
@@ -86,20 +96,39 @@ pub(super) struct Checker {
     wake: Option<Time>,
     looked: Option<Time>,
     listing_asked: Option<Time>,
+    calls: BTreeMap<CallId, Told>,
+    missed_until: Option<Time>,
+    pods: BTreeMap<SandboxId, NodePod>,
+    /// What the engine says of owners; and what it says after the event that is being observed.
+    claims: BTreeMap<LeaseKey, Claim>,
+    heard: Option<Report>,
+    /// Every manifest that was told, for the verifier.
+    manifests: BTreeMap<Digest, Manifest>,
+    denials: BTreeMap<Digest, Denied>,
+    charged: Vec<Charged>,
+    /// When the refusal of a digest was last recorded.
+    refused: BTreeMap<Digest, Time>,
 }
 
 /// A lease in the last look.
 #[derive(Clone, Debug, Default)]
 struct Seen {
     id: Option<PullId>,
+    /// First seen.
+    since: Time,
+    /// When containerd made it.
+    created: Option<Time>,
     manifests: BTreeMap<Digest, Manifest>,
     /// Highest offset and declared size of each ingest that it ever held.
     ingests: BTreeMap<IngestRef, Held>,
     snapshots: BTreeSet<SnapshotName>,
     /// Who asked for its end.
     asked: BTreeSet<String>,
-    /// What the last lever was pulled on.
+    /// What the last lever was pulled on, and why.
     acted_on: Vec<Evidence>,
+    stopped_for: Option<Reason>,
+    /// A lever may have deleted its lease: no look tells any more whether it runs.
+    lease_deleted: bool,
     /// Since when it is to be stopped, without a break in that or in the view of containerd.
     condemned_since: Option<Time>,
     /// When a lever was pulled for it, or a record said that it cannot be stopped.
@@ -123,10 +152,19 @@ struct Gone {
 }
 
 impl Checker {
+    /// What the engine says of its pulls after the event that is observed next.
+    pub(super) fn hear(&mut self, report: Report) {
+        self.heard = Some(report);
+    }
+
     /// Takes one event and its effects in.
     pub(super) fn observe(&mut self, now: Time, event: &Event, effects: &[Action]) -> Result<(), Broken> {
         self.now = now;
+        self.denials.retain(|_, denial| denial.until > now);
         self.take_in(event);
+        self.forget_old();
+        self.take_in_report()?;
+        self.owners_have_asked()?;
         let lost = matches!(event, Event::SourceDown { .. } | Event::TiesLost);
         for effect in effects {
             let lever = matches!(effect, Action::PullLever { .. });
@@ -151,8 +189,18 @@ impl Checker {
         match event {
             Event::PolicyLoaded { policy } => self.policy = policy.clone(),
             Event::SourceUp { source } => {
-                if self.up.insert(*source) && *source == Source::Containerd {
-                    self.fresh = false;
+                let new = self.up.insert(*source);
+                match source {
+                    Source::Containerd if new => self.fresh = false,
+                    // Whoever asked before was not seen.
+                    Source::Requests if new => self.missed(self.now),
+                    Source::Containerd
+                    | Source::Requests
+                    | Source::Probes
+                    | Source::SocketTable
+                    | Source::Nri
+                    | Source::Verifier
+                    | Source::Operator => {}
                 }
             }
             Event::SourceDown { source } => {
@@ -165,14 +213,39 @@ impl Checker {
                     }
                     Source::Probes => self.feeds.clear(),
                     Source::SocketTable => self.listed = None,
-                    Source::Operator => {}
+                    Source::Requests => self.calls.clear(),
+                    Source::Nri => self.pods.clear(),
+                    Source::Verifier | Source::Operator => {}
                 }
             }
             Event::Looked { view } => self.take_in_view(view),
             Event::ManifestRead { lease, manifest } => {
                 if let Some(seen) = self.leases.get_mut(lease) {
                     seen.manifests.insert(manifest.digest.clone(), manifest.clone());
+                    self.manifests.insert(manifest.digest.clone(), manifest.clone());
                 }
+            }
+            Event::ManifestResolved { manifest } => {
+                self.manifests.insert(manifest.digest.clone(), manifest.clone());
+            }
+            Event::CallBegan { call, at, request } => self.call_began(*call, *at, request),
+            Event::CallEnded { call, at, end: _ } => self.call_ended(*call, *at),
+            Event::CallsMissed { until, .. } => self.missed(*until),
+            Event::PodsListed { pods } => {
+                if self.up.contains(&Source::Nri) {
+                    self.pods = pods
+                        .iter()
+                        .map(|pod| (pod.sandbox.clone(), pod.clone()))
+                        .collect();
+                }
+            }
+            Event::PodSeen { pod } => {
+                if self.up.contains(&Source::Nri) {
+                    self.pods.insert(pod.sandbox.clone(), pod.clone());
+                }
+            }
+            Event::PodGone { sandbox } => {
+                self.pods.remove(sandbox);
             }
             Event::SocketFed { feed } => {
                 if self.up.contains(&Source::Probes) {
@@ -201,8 +274,15 @@ impl Checker {
                     seen.asked.insert(actor.clone());
                 }
             }
-            Event::LeverDone { attempt, .. } => {
-                self.in_flight.remove(attempt);
+            Event::LeverDone { attempt, outcome } => {
+                let pull = self.in_flight.remove(attempt).flatten();
+                let untouched = matches!(outcome, LeverOutcome::IntentNotWritten { .. });
+                if untouched && let Some(pull) = pull {
+                    let mut leases = self.leases.values_mut();
+                    if let Some(seen) = leases.find(|seen| seen.id == Some(pull)) {
+                        seen.lease_deleted = false;
+                    }
+                }
             }
             Event::Tick => self.wake = None,
             Event::ManifestUnreadable { .. } => {}
@@ -214,10 +294,15 @@ impl Checker {
             return;
         }
         self.fresh = true;
+        let view = &self.with_leaseless(view);
         let mut owners: BTreeMap<IngestDir, BTreeSet<LeaseKey>> = BTreeMap::new();
         let mut leases: BTreeMap<LeaseKey, Seen> = BTreeMap::new();
         for lease in &view.leases {
-            let mut seen = self.leases.remove(&lease.key).unwrap_or_default();
+            let mut seen = self.leases.remove(&lease.key).unwrap_or_else(|| Seen {
+                since: self.now,
+                ..Seen::default()
+            });
+            seen.created = lease.created;
             seen.snapshots.extend(lease.snapshots.iter().cloned());
             for ingest in view.ingests.iter().filter(|ingest| {
                 ingest.key.namespace == lease.key.namespace && lease.ingests.contains(&ingest.key.reference)
@@ -236,9 +321,11 @@ impl Checker {
             }
             leases.insert(lease.key.clone(), seen);
         }
-        for (_, seen) in std::mem::replace(&mut self.leases, leases) {
+        for (lease, seen) in std::mem::replace(&mut self.leases, leases) {
             if let Some(id) = seen.id {
-                self.gone.insert(id, Gone { at: self.now, seen });
+                let gone = Gone { at: self.now, seen };
+                self.settle(&lease, &gone);
+                self.gone.insert(id, gone);
             }
         }
         // A tie that was learnt while somebody else had the ingest says nothing of who has it now.
@@ -256,6 +343,41 @@ impl Checker {
             *looks < LOOKS_TO_CONFIRM || dirs.contains(&feed.dir)
         });
         self.view_before = std::mem::replace(&mut self.view, view.clone());
+    }
+
+    /// The view, and in it those pulls whose leases were deleted by a lever while their requests are open: what nobody
+    /// else holds of their layers counts as theirs.
+    fn with_leaseless(&self, view: &View) -> View {
+        let reported = |lease: &LeaseKey| {
+            let pulls = self.heard.iter().flat_map(|report| &report.pulls);
+            pulls.into_iter().any(|pull| pull.lease == *lease)
+        };
+        let shown = |lease: &LeaseKey| view.leases.iter().any(|one| one.key == *lease);
+        let mut extended = view.clone();
+        for (key, seen) in &self.leases {
+            if !seen.lease_deleted || shown(key) || !reported(key) || !self.is_asked_for(key) {
+                continue;
+            }
+            let layers = || seen.roots().into_iter().flat_map(Manifest::layers);
+            let is_free = |ingest: &&IngestView| {
+                let holds = |lease: &LeaseView| {
+                    lease.key.namespace == ingest.key.namespace
+                        && lease.ingests.contains(&ingest.key.reference)
+                };
+                ingest.key.namespace == key.namespace
+                    && layers().any(|layer| ingest.digest.as_ref() == Some(&layer.digest))
+                    && !view.leases.iter().any(holds)
+            };
+            let ingests = view.ingests.iter().filter(is_free);
+            extended.leases.push(LeaseView {
+                key: key.clone(),
+                created: seen.created,
+                content: Vec::new(),
+                ingests: ingests.map(|ingest| ingest.key.reference.clone()).collect(),
+                snapshots: Vec::new(),
+            });
+        }
+        extended
     }
 
     fn effect(&mut self, effect: &Action) -> Result<(), Broken> {
@@ -284,7 +406,7 @@ impl Checker {
                         self.sign(facts);
                     }
                 }
-                Ok(())
+                self.refusal(&record.entry)
             }
             Action::Look { .. } => {
                 let before = self.looked.replace(self.now);
@@ -314,24 +436,40 @@ impl Checker {
     }
 
     fn identity(&mut self, facts: &PullFacts) -> Result<(), Broken> {
-        let known = self
-            .ids
-            .entry(facts.id)
-            .or_insert_with(|| facts.lease.clone())
-            .clone();
-        self.ensure(known == facts.lease, Invariant::Identity, || {
-            format!("{} is {known} and {}", facts.id, facts.lease)
+        self.named(facts.id, &facts.lease)
+    }
+
+    fn named(&mut self, pull: PullId, lease: &LeaseKey) -> Result<(), Broken> {
+        let known = self.ids.entry(pull).or_insert_with(|| lease.clone()).clone();
+        self.ensure(known == *lease, Invariant::Identity, || {
+            format!("{pull} is {known} and {lease}")
         })?;
-        if self.gone.contains_key(&facts.id) {
+        if self.gone.contains_key(&pull) {
             return Ok(());
         }
-        if let Some(seen) = self.leases.get_mut(&facts.lease) {
-            let id = *seen.id.get_or_insert(facts.id);
-            self.ensure(id == facts.id, Invariant::Identity, || {
-                format!("{} is {id} and {}", facts.lease, facts.id)
+        if let Some(seen) = self.leases.get_mut(lease) {
+            let id = *seen.id.get_or_insert(pull);
+            self.ensure(id == pull, Invariant::Identity, || {
+                format!("{lease} is {id} and {pull}")
             })?;
         }
         Ok(())
+    }
+
+    /// What the engine now says of its pulls.
+    fn take_in_report(&mut self) -> Result<(), Broken> {
+        let Some(report) = self.heard.take() else {
+            return Ok(());
+        };
+        for pull in &report.pulls {
+            self.named(pull.id, &pull.lease)?;
+        }
+        self.hear_owners(&report);
+        Ok(())
+    }
+
+    fn missed(&mut self, until: Time) {
+        self.missed_until = self.missed_until.max(Some(until));
     }
 
     fn sign(&mut self, facts: &PullFacts) {
@@ -343,44 +481,6 @@ impl Checker {
         {
             seen.signs.push(now);
         }
-    }
-
-    fn answer(&mut self, request: RequestId, answer: &Answer) -> Result<(), Broken> {
-        let asked = self.questions.remove(&request);
-        let twice = !self.answered.insert(request);
-        self.ensure(asked.is_some() && !twice, Invariant::OneAnswer, || {
-            format!("{request} is answered, but nobody waits: {answer:?}")
-        })?;
-        if let Answer::Pulls { report } = answer {
-            for pull in &report.pulls {
-                let facts = PullFacts {
-                    id: pull.id,
-                    lease: pull.lease.clone(),
-                    repositories: Vec::new(),
-                    declared: None,
-                    stored: 0,
-                };
-                self.identity(&facts)?;
-            }
-        }
-        let right = match (&asked, answer) {
-            (Some((Question::Pulls { .. }, _)), answer) => matches!(answer, Answer::Pulls { .. }),
-            (Some((Question::Abort { pull, .. }, _)), Answer::Ended) => self.gone.contains_key(pull),
-            (Some((Question::Abort { pull, .. }, _)), Answer::NoSuchPull) => {
-                !self.leases.values().any(|seen| seen.id == Some(*pull))
-            }
-            (Some((Question::Abort { .. }, _)), answer) => {
-                matches!(answer, Answer::StillRunning { .. } | Answer::Busy)
-            }
-            (Some((Question::Panic { .. }, _)), answer) => matches!(
-                answer,
-                Answer::Closed { .. } | Answer::Failed { .. } | Answer::StillRunning { .. } | Answer::Busy
-            ),
-            (None, _) => false,
-        };
-        self.ensure(right, Invariant::OneAnswer, || {
-            format!("{asked:?} is answered with {answer:?}")
-        })
     }
 
     /// Whether the engine was told of this lease in the last look, and knows no reason to stop it.
@@ -409,10 +509,9 @@ impl Checker {
     }
 }
 
-/// Whether a lever closes sockets or cleans up afterwards.
-fn closes_sockets(lever: &Lever) -> bool {
-    match lever {
-        Lever::DestroySocket { .. } | Lever::DisconnectSocket { .. } | Lever::DestroyAll { .. } => true,
-        Lever::AbortIngest { .. } | Lever::RemoveSnapshot { .. } => false,
+impl Seen {
+    /// Bytes that it has fetched itself.
+    fn fetched(&self) -> u64 {
+        self.ingests.values().map(|held| held.offset).sum()
     }
 }

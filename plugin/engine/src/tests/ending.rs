@@ -59,7 +59,7 @@ fn leftovers_are_removed_one_by_one_after_the_grace() {
             .iter()
             .any(|entry| matches!(entry, Entry::Clean { removed: 2 }))
     );
-    world.live(1_000);
+    world.live(6_000).look();
     assert!(world.engine.footprint().is_nothing());
 }
 

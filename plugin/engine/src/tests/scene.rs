@@ -80,6 +80,7 @@ impl World {
         }
         self.engine.handle(self.now, event.clone(), &mut fx);
         let effects = fx.take();
+        self.checker.hear(self.engine.report(false));
         if let Err(broken) = self.checker.observe(self.now, &event, &effects) {
             panic!("{broken}\nafter {event:?}");
         }
@@ -275,6 +276,9 @@ impl World {
         let report = answers.into_iter().find_map(|(answered, answer)| match answer {
             Answer::Pulls { report } if answered == request => Some(report),
             Answer::Pulls { .. }
+            | Answer::Pods { .. }
+            | Answer::Admitted { .. }
+            | Answer::Refused { .. }
             | Answer::Ended
             | Answer::NoSuchPull
             | Answer::StillRunning { .. }

@@ -125,6 +125,7 @@ impl World {
             event: event.clone(),
             effects: Some(effects.clone()),
         });
+        self.checker.hear(self.engine.report(false));
         self.checker.observe(self.now, &event, &effects)?;
         for effect in effects {
             match effect {
@@ -183,7 +184,7 @@ impl World {
                 Source::Containerd => self.look = None,
                 Source::SocketTable => self.listing = None,
                 Source::Probes => self.records.clear(),
-                Source::Operator => {}
+                Source::Requests | Source::Nri | Source::Verifier | Source::Operator => {}
             }
             self.tell(Event::SourceDown { source })?;
         }
@@ -310,6 +311,16 @@ impl World {
                     LeverOutcome::Done { count: 1 }
                 } else {
                     LeverOutcome::AlreadyGone
+                }
+            }
+            Lever::DeleteLease { lease } => {
+                let pull = self.pulls.iter().position(|pull| pull.lease == *lease);
+                match pull {
+                    Some(pull) => {
+                        self.end_pull(pull, true);
+                        LeverOutcome::Done { count: 1 }
+                    }
+                    None => LeverOutcome::AlreadyGone,
                 }
             }
             Lever::DestroyAll { sockets } => {

@@ -3,17 +3,38 @@
 use std::collections::BTreeMap;
 
 use super::{Checker, Seen};
-use crate::evidence::{Evidence, Source};
-use crate::ids::{Digest, LeaseKey, RepositoryName};
+use crate::evidence::{Evidence, Reason, Source};
+use crate::ids::{Digest, ImageName, LeaseKey, RepositoryName};
 use crate::manifest::{Manifest, ManifestBody};
-use crate::policy::{Limits, Mode, Policy, RuleVerdict};
+use crate::owner::PullRequest;
+use crate::policy::{Limits, Mode, Pattern, Policy, Rule, RuleVerdict, Selector};
+use crate::reference::Reference;
 
 /// Whether and how the policy speaks against a pull.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::tests) enum Condemned {
     No,
     Observed,
     Enforced,
+}
+
+impl From<Mode> for Condemned {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Observe => Self::Observed,
+            Mode::Enforce => Self::Enforced,
+        }
+    }
+}
+
+/// A pull, or an image before its first byte, as a policy sees it. What is empty or none is not known.
+struct Case<'a> {
+    request: Option<&'a PullRequest>,
+    reference: Option<Reference>,
+    repositories: Vec<&'a RepositoryName>,
+    /// Manifests and indexes; and whether these are all.
+    digests: Vec<&'a Digest>,
+    all_digests: bool,
 }
 
 impl Checker {
@@ -22,25 +43,124 @@ impl Checker {
         let Some(seen) = self.leases.get(lease) else {
             return Condemned::No;
         };
+        let hypotheses = self.hypotheses(lease).into_iter();
+        hypotheses
+            .map(|request| self.as_asked_by(lease, seen, request))
+            .min()
+            .unwrap_or(Condemned::No)
+    }
+
+    fn as_asked_by(&self, lease: &LeaseKey, seen: &Seen, request: Option<&PullRequest>) -> Condemned {
         let roots = seen.roots();
-        let mut repositories: Vec<&RepositoryName> =
-            roots.iter().flat_map(|root| &root.repositories).collect();
-        repositories.sort();
-        repositories.dedup();
-        let mut enforced = true;
-        for way in ways(&self.policy, &repositories) {
-            let RuleVerdict::Limit { mode, limits } = way else {
-                return Condemned::No;
-            };
-            if !seen.breaks(&limits) {
-                return Condemned::No;
-            }
-            enforced &= mode == Mode::Enforce;
-        }
-        if enforced {
-            Condemned::Enforced
+        let case = Case {
+            request,
+            reference: request.and_then(|request| Reference::parse(request.image.as_str()).ok()),
+            repositories: seen.repositories(),
+            digests: roots.iter().map(|root| &root.digest).collect(),
+            all_digests: roots.iter().any(|root| is_image(root)),
+        };
+        let budget = self.over_budget(lease);
+        ways(&self.policy, &case)
+            .into_iter()
+            .map(|way| match way {
+                RuleVerdict::Exempt => Condemned::No,
+                // Nobody may have it: but what it is must be known.
+                RuleVerdict::Deny { mode } if !roots.is_empty() => Condemned::from(mode).max(budget),
+                RuleVerdict::Deny { .. } => budget,
+                RuleVerdict::Limit { mode, limits } => {
+                    let broken = seen.breaks(&limits) || self.is_denied(&limits, &roots, &case.repositories);
+                    let by_limits = if broken { mode.into() } else { Condemned::No };
+                    by_limits.max(budget)
+                }
+            })
+            .min()
+            .unwrap_or(Condemned::No)
+    }
+
+    /// Whether one of these was stopped lately for what it is, and these limits would stop it again.
+    fn is_denied(&self, limits: &Limits, roots: &[&Manifest], repositories: &[&RepositoryName]) -> bool {
+        roots.iter().any(|root| {
+            self.denials
+                .get(&root.digest)
+                .is_some_and(|denial| match denial.reason {
+                    Reason::ImageTooLarge | Reason::LayerTooLarge => {
+                        roots.iter().any(|one| is_large(one, limits))
+                    }
+                    // Who sent too much is the registry, not the image.
+                    Reason::LayerOverrunsManifest => {
+                        limits.overrun.is_some()
+                            && denial.from.is_some()
+                            && repositories.len() == 1
+                            && denial.from.as_ref() == repositories.first().copied()
+                    }
+                    Reason::DeniedByRule
+                    | Reason::DeniedRecently
+                    | Reason::NamespaceBudget
+                    | Reason::Operator => false,
+                })
+        })
+    }
+
+    /// What must be answered to the verifier.
+    pub(super) fn verified(&self, image: &ImageName, digest: &Digest) -> Condemned {
+        let reference = Reference::parse(image.as_str()).ok();
+        let label = reference.as_ref().and_then(|reference| {
+            RepositoryName::new(format!(
+                "{}/{}",
+                reference.domain_without_port(),
+                reference.path()
+            ))
+            .ok()
+        });
+        let images = self.images_of(digest);
+        let each: Vec<Vec<&Manifest>> = if images.is_empty() {
+            vec![Vec::new()]
         } else {
-            Condemned::Observed
+            images.into_iter().map(|image| vec![image]).collect()
+        };
+        let mut verdict = Condemned::Enforced;
+        for request in self.may_verify(image) {
+            for image in &each {
+                let case = Case {
+                    request,
+                    reference: reference.clone(),
+                    repositories: Vec::new(),
+                    digests: std::iter::once(digest)
+                        .chain(image.iter().map(|image| &image.digest))
+                        .collect(),
+                    all_digests: !image.is_empty(),
+                };
+                let named: Vec<&Manifest> = image.iter().copied().chain(self.manifests.get(digest)).collect();
+                for way in ways(&self.policy, &case) {
+                    verdict = verdict.min(match way {
+                        RuleVerdict::Exempt => Condemned::No,
+                        RuleVerdict::Deny { mode } => mode.into(),
+                        RuleVerdict::Limit { mode, limits } => {
+                            let from: Vec<&RepositoryName> = label.iter().collect();
+                            let broken = image.iter().any(|image| is_large(image, &limits))
+                                || self.is_denied(&limits, &named, &from);
+                            if broken { mode.into() } else { Condemned::No }
+                        }
+                    });
+                }
+            }
+        }
+        verdict
+    }
+
+    /// The image of a digest, or what its index lists, as far as it was told.
+    pub(super) fn images_of(&self, digest: &Digest) -> Vec<&Manifest> {
+        match self.manifests.get(digest) {
+            Some(Manifest {
+                body: ManifestBody::Index { manifests },
+                ..
+            }) => manifests
+                .iter()
+                .filter_map(|one| self.manifests.get(one))
+                .filter(|one| is_image(one))
+                .collect(),
+            Some(image) => vec![image],
+            None => Vec::new(),
         }
     }
 
@@ -106,11 +226,32 @@ impl Checker {
                             .iter()
                             .any(|one| one.key == *lease && one.ingests.contains(ingest))
                 }
-                Source::Containerd | Source::Operator => false,
+                Source::Containerd | Source::Requests | Source::Nri | Source::Verifier | Source::Operator => {
+                    false
+                }
             },
             // The number is that of the moment in which the person asked.
             Evidence::LeaseInFlight { .. } => true,
             Evidence::SocketsOpen { .. } => false,
+            Evidence::DeniedImage { image } => {
+                let digests = seen.roots().into_iter().map(|root| root.digest.to_string());
+                let names = seen.repositories().into_iter().map(ToString::to_string);
+                digests.chain(names).any(|name| name == *image)
+            }
+            Evidence::StoppedBefore {
+                manifest,
+                reason,
+                seconds_left,
+            } => self.denials.get(manifest).is_some_and(|denial| {
+                seen.roots().iter().any(|root| root.digest == *manifest)
+                    && denial.reason == *reason
+                    && denial.until.since(self.now).as_secs() == *seconds_left
+            }),
+            Evidence::BudgetUsed { .. } => self.is_used_up(lease, evidence),
+            Evidence::AskedFor { image, pod } => self.claims.get(lease).is_some_and(|claim| {
+                let owner = claim.owner.as_ref();
+                owner.is_some_and(|owner| owner.image == *image && owner.pod == *pod)
+            }),
             Evidence::Asked { actor } => seen.asked.contains(actor),
         }
     }
@@ -118,7 +259,7 @@ impl Checker {
 
 impl Seen {
     /// Its documents, without those that another one names as a layer or config.
-    fn roots(&self) -> Vec<&Manifest> {
+    pub(super) fn roots(&self) -> Vec<&Manifest> {
         let used = |digest: &Digest| {
             self.manifests.values().any(|other| match &other.body {
                 ManifestBody::Image { config, layers } => {
@@ -128,6 +269,15 @@ impl Seen {
             })
         };
         self.manifests.values().filter(|one| !used(&one.digest)).collect()
+    }
+
+    /// Where it may come from, each name once.
+    pub(super) fn repositories(&self) -> Vec<&RepositoryName> {
+        let roots = self.roots();
+        let mut names: Vec<_> = roots.iter().flat_map(|root| &root.repositories).collect();
+        names.sort();
+        names.dedup();
+        names
     }
 
     fn image(&self, digest: &Digest) -> Option<&Manifest> {
@@ -148,17 +298,23 @@ impl Seen {
     }
 
     fn breaks(&self, limits: &Limits) -> bool {
-        let over = |bytes: u64, limit: Option<u64>| limit.is_some_and(|limit| bytes > limit);
-        self.roots().into_iter().any(|root| {
-            over(bytes(root), limits.image)
-                || root.layers().iter().any(|layer| over(layer.size, limits.layer))
-        }) || self.ingests.values().any(|held| {
-            limits.overrun.is_some_and(|allowance| {
-                self.declared_for(held)
-                    .is_some_and(|total| held.offset > total.saturating_add(allowance))
+        self.roots().into_iter().any(|root| is_large(root, limits))
+            || self.ingests.values().any(|held| {
+                limits.overrun.is_some_and(|allowance| {
+                    self.declared_for(held)
+                        .is_some_and(|total| held.offset > total.saturating_add(allowance))
+                })
             })
-        })
     }
+}
+
+fn is_image(manifest: &Manifest) -> bool {
+    matches!(manifest.body, ManifestBody::Image { .. })
+}
+
+fn is_large(image: &Manifest, limits: &Limits) -> bool {
+    let over = |bytes: u64, limit: Option<u64>| limit.is_some_and(|limit| bytes > limit);
+    over(bytes(image), limits.image) || image.layers().iter().any(|layer| over(layer.size, limits.layer))
 }
 
 /// Declared bytes, each layer once.
@@ -171,24 +327,78 @@ fn bytes(image: &Manifest) -> u64 {
     once.values().sum()
 }
 
-/// Every verdict that may apply, the namespace of the pod being unknown.
-fn ways(policy: &Policy, repositories: &[&RepositoryName]) -> Vec<RuleVerdict> {
+/// Every verdict that may apply: the first rule that surely matches, and those before it of which one cannot be sure.
+fn ways(policy: &Policy, case: &Case<'_>) -> Vec<RuleVerdict> {
     let mut ways = Vec::new();
-    for rule in &policy.rules {
-        let hits = repositories
-            .iter()
-            .filter(|name| rule.images.iter().any(|pattern| pattern.matches(name.as_str())))
-            .count();
-        let surely_not = !rule.images.is_empty() && !repositories.is_empty() && hits == 0;
-        if surely_not {
+    for Rule {
+        selector, verdict, ..
+    } in &policy.rules
+    {
+        let parts = parts(selector, case);
+        if parts.contains(&Some(false)) {
             continue;
         }
-        ways.push(rule.verdict);
-        let every_image = rule.images.is_empty() || (hits > 0 && hits == repositories.len());
-        if every_image && rule.namespaces.is_empty() {
+        ways.push(*verdict);
+        if !parts.contains(&None) {
             return ways;
         }
     }
     ways.push(policy.fallback);
     ways
+}
+
+/// Whether each part of a selector matches; none: nobody knows.
+fn parts(selector: &Selector, case: &Case<'_>) -> [Option<bool>; 4] {
+    let pod = case.request.and_then(|request| request.pod.as_ref());
+    let namespace = pod.map(|pod| any(&selector.namespaces, pod.namespace.as_str()));
+    let labels = pod.and(case.request).and_then(|request| request.labels.as_ref());
+    let labels = labels.map(|labels| {
+        let mut wanted = selector.labels.iter();
+        wanted.all(|(key, pattern)| labels.iter().any(|(k, v)| k == key && pattern.matches(v)))
+    });
+    let listed = case
+        .digests
+        .iter()
+        .any(|digest| selector.digests.contains(digest));
+    let digests = (listed || case.all_digests).then_some(listed);
+    let unless_empty = |is_empty: bool, matches| if is_empty { Some(true) } else { matches };
+    [
+        unless_empty(selector.namespaces.is_empty(), namespace),
+        unless_empty(selector.labels.is_empty(), labels),
+        unless_empty(selector.images.is_empty(), image_matches(&selector.images, case)),
+        unless_empty(selector.digests.is_empty(), digests),
+    ]
+}
+
+fn any(patterns: &[Pattern], text: &str) -> bool {
+    patterns.iter().any(|pattern| pattern.matches(text))
+}
+
+/// The exact reference decides, with its port or without; else the names in containerd's labels, which lack the port.
+fn image_matches(patterns: &[Pattern], case: &Case<'_>) -> Option<bool> {
+    if let Some(reference) = &case.reference {
+        let portless = format!("{}/{}", reference.domain_without_port(), reference.path());
+        return Some(any(patterns, reference.repository().as_str()) || any(patterns, &portless));
+    }
+    let without_ports: Vec<Pattern> = patterns
+        .iter()
+        .filter_map(|pattern| {
+            let (host, path) = String::from(pattern.clone())
+                .split_once('/')
+                .map(|(h, p)| (h.to_owned(), p.to_owned()))?;
+            let (name, _port) = host.rsplit_once(':')?;
+            Some(Pattern::new(&format!("{name}/{path}")))
+        })
+        .collect();
+    let each = case.repositories.iter().map(|name| {
+        if any(patterns, name.as_str()) {
+            Some(true)
+        } else if any(&without_ports, name.as_str()) {
+            None
+        } else {
+            Some(false)
+        }
+    });
+    each.reduce(|one, other| if one == other { one } else { None })
+        .flatten()
 }

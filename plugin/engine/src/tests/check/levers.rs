@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use super::judge::Condemned;
-use super::{Broken, Checker, Gone, Invariant, closes_sockets};
+use super::{Broken, Checker, Gone, Invariant};
 use crate::action::Lever;
 use crate::audit::{AuditRecord, Entry, PullFacts};
 use crate::bounds::CLEANUP_GRACE;
 use crate::event::{Question, View};
 use crate::evidence::{Evidence, Reason, Source};
-use crate::ids::{AttemptId, IngestKey, SnapshotName, SocketName};
+use crate::ids::{AttemptId, Digest, IngestKey, LeaseKey, SnapshotName, SocketName};
+use crate::manifest::Manifest;
 
 impl Checker {
     pub(super) fn lever(
@@ -41,8 +42,9 @@ impl Checker {
                 self.ensure(*socket == Some(*target), Invariant::TwoSources, || {
                     format!("the intent names {socket:?}, the lever {target}")
                 })?;
-                self.pull_lever(*target, *reason, evidence, intent.pull.as_ref())
+                self.socket_lever(*target, *reason, evidence, intent.pull.as_ref())
             }
+            Lever::DeleteLease { lease } => self.lease_lever(lease, *reason, evidence, intent.pull.as_ref()),
             Lever::DestroyAll { sockets } => self.panic_lever(sockets, *reason, evidence),
             Lever::AbortIngest { .. } | Lever::RemoveSnapshot { .. } => {
                 self.leftover(lever, evidence, intent.pull.as_ref())
@@ -50,17 +52,18 @@ impl Checker {
         }
     }
 
-    fn pull_lever(
-        &mut self,
-        target: SocketName,
+    /// What must hold of every lever that is to end a pull. Tells which lease it is.
+    fn may_end(
+        &self,
         reason: Reason,
         evidence: &[Evidence],
         facts: Option<&PullFacts>,
-    ) -> Result<(), Broken> {
-        let (facts, lease) = match facts {
-            Some(facts) => (facts, &facts.lease),
-            None => return self.ensure(false, Invariant::RightPull, || "a lever for no pull".to_owned()),
+    ) -> Result<LeaseKey, Broken> {
+        let Some(facts) = facts else {
+            let (invariant, what) = (Invariant::RightPull, "a lever for no pull".to_owned());
+            return Err(Broken { invariant, what });
         };
+        let lease = &facts.lease;
         let seen = self.leases.get(lease).filter(|seen| seen.id == Some(facts.id));
         self.ensure(
             seen.is_some() && !self.gone.contains_key(&facts.id),
@@ -72,7 +75,10 @@ impl Checker {
             Invariant::LossIsHarmless,
             || format!("a lever for {lease}, and containerd was not seen since it is up"),
         )?;
-        self.agree(reason, evidence)?;
+        let claimed = self.claims.get(lease).and_then(|claim| claim.owner.as_ref());
+        self.ensure(claimed == facts.owner.as_ref(), Invariant::RightOwner, || {
+            format!("the intent says {:?}, the report {claimed:?}", facts.owner)
+        })?;
         for piece in evidence {
             self.ensure(self.is_true(lease, piece), Invariant::TwoSources, || {
                 format!("nobody said of {lease}: {piece:?}")
@@ -83,17 +89,15 @@ impl Checker {
                 || format!("{piece:?} comes from a source that is down"),
             )?;
         }
-        self.ensure(
-            evidence.iter().any(|piece| piece.cookie() == Some(target.cookie)),
-            Invariant::TwoSources,
-            || format!("nothing ties {target} to {lease}"),
-        )?;
         let asked = seen.is_some_and(|seen| !seen.asked.is_empty());
         let allowed = match reason {
             Reason::Operator => asked,
-            Reason::ImageTooLarge | Reason::LayerTooLarge | Reason::LayerOverrunsManifest => {
-                self.by_policy(lease) == Condemned::Enforced
-            }
+            Reason::ImageTooLarge
+            | Reason::LayerTooLarge
+            | Reason::LayerOverrunsManifest
+            | Reason::DeniedByRule
+            | Reason::DeniedRecently
+            | Reason::NamespaceBudget => self.by_policy(lease) == Condemned::Enforced,
         };
         self.ensure(allowed, Invariant::ObserveOnlyLooks, || {
             format!(
@@ -101,6 +105,34 @@ impl Checker {
                 self.by_policy(lease)
             )
         })?;
+        self.alone(facts)?;
+        Ok(lease.clone())
+    }
+
+    fn acted(&mut self, lease: &LeaseKey, reason: Reason, evidence: &[Evidence], facts: Option<&PullFacts>) {
+        if let Some(seen) = self.leases.get_mut(lease) {
+            seen.acted_on = evidence.to_vec();
+            seen.stopped_for = Some(reason);
+        }
+        if let Some(facts) = facts {
+            self.sign(facts);
+        }
+    }
+
+    fn socket_lever(
+        &mut self,
+        target: SocketName,
+        reason: Reason,
+        evidence: &[Evidence],
+        facts: Option<&PullFacts>,
+    ) -> Result<(), Broken> {
+        self.agree(reason, evidence)?;
+        let lease = self.may_end(reason, evidence, facts)?;
+        self.ensure(
+            evidence.iter().any(|piece| piece.cookie() == Some(target.cookie)),
+            Invariant::TwoSources,
+            || format!("nothing ties {target} to {lease}"),
+        )?;
         let shared: Vec<_> = self
             .owners
             .iter()
@@ -115,12 +147,58 @@ impl Checker {
         self.ensure(shared.is_empty(), Invariant::RightPull, || {
             format!("{target} may as well be of {shared:?}")
         })?;
-        self.alone(facts)?;
-        if let Some(seen) = self.leases.get_mut(lease) {
-            seen.acted_on = evidence.to_vec();
-        }
-        self.sign(facts);
+        self.acted(&lease, reason, evidence, facts);
         Ok(())
+    }
+
+    /// A lease is deleted only before the first layer, and only where the request shows the end.
+    fn lease_lever(
+        &mut self,
+        target: &LeaseKey,
+        reason: Reason,
+        evidence: &[Evidence],
+        facts: Option<&PullFacts>,
+    ) -> Result<(), Broken> {
+        let said: BTreeSet<Source> = evidence.iter().map(Evidence::source).collect();
+        let knows = said.contains(&Source::Containerd) || said.contains(&Source::Operator);
+        self.ensure(
+            knows && said.contains(&Source::Requests),
+            Invariant::TwoSources,
+            || format!("{reason} on the word of {said:?}"),
+        )?;
+        let lease = self.may_end(reason, evidence, facts)?;
+        self.ensure(lease == *target, Invariant::RightPull, || {
+            format!("the lever is for {target}, the intent for {lease}")
+        })?;
+        self.ensure(self.is_before_layers(target), Invariant::RightPull, || {
+            format!("a layer of {target} has begun")
+        })?;
+        self.ensure(self.is_asked_for(target), Invariant::RightOwner, || {
+            format!("no request shows the end of {target}")
+        })?;
+        if let Some(seen) = self.leases.get_mut(target) {
+            seen.lease_deleted = true;
+        }
+        self.acted(target, reason, evidence, facts);
+        Ok(())
+    }
+
+    /// Nothing but its manifest and config is there, as far as the last look showed.
+    fn is_before_layers(&self, lease: &LeaseKey) -> bool {
+        let Some(seen) = self.leases.get(lease) else {
+            return false;
+        };
+        let is_layer = |digest: &Digest| {
+            let mut layers = seen.roots().into_iter().flat_map(Manifest::layers);
+            layers.any(|layer| layer.digest == *digest)
+        };
+        let held = self.view.leases.iter().filter(|one| one.key == *lease);
+        seen.snapshots.is_empty()
+            && held.flat_map(|one| &one.content).all(|digest| !is_layer(digest))
+            && seen
+                .ingests
+                .values()
+                .all(|held| held.digest.as_ref().is_some_and(|digest| !is_layer(digest)))
     }
 
     fn alone(&self, facts: &PullFacts) -> Result<(), Broken> {
@@ -142,9 +220,13 @@ impl Checker {
         let containerd = said.contains(&Source::Containerd);
         let enough = match reason {
             Reason::Operator => said.contains(&Source::Operator) && (kernel || containerd),
-            Reason::ImageTooLarge | Reason::LayerTooLarge | Reason::LayerOverrunsManifest => {
-                kernel && containerd
-            }
+            Reason::ImageTooLarge
+            | Reason::LayerTooLarge
+            | Reason::LayerOverrunsManifest
+            | Reason::DeniedByRule
+            | Reason::DeniedRecently => kernel && containerd,
+            // Whose bytes they are, the requests tell.
+            Reason::NamespaceBudget => kernel && said.contains(&Source::Requests),
         };
         self.ensure(enough, Invariant::TwoSources, || {
             format!("{reason} on the word of {said:?}")
@@ -174,7 +256,10 @@ impl Checker {
             .values()
             .filter_map(|(question, _)| match question {
                 Question::Panic { actor } => Some(actor.as_str()),
-                Question::Abort { .. } | Question::Pulls { .. } => None,
+                Question::Abort { .. }
+                | Question::Pulls { .. }
+                | Question::Verify { .. }
+                | Question::Pods => None,
             })
             .collect();
         self.ensure(
@@ -190,6 +275,10 @@ impl Checker {
             | Evidence::DeclaredLayer { .. }
             | Evidence::IngestOverrun { .. }
             | Evidence::SocketFeeds { .. }
+            | Evidence::DeniedImage { .. }
+            | Evidence::StoppedBefore { .. }
+            | Evidence::BudgetUsed { .. }
+            | Evidence::AskedFor { .. }
             | Evidence::LeaseInFlight { .. } => false,
         });
         self.ensure(true_words, Invariant::TwoSources, || {
@@ -203,7 +292,6 @@ impl Checker {
         evidence: &[Evidence],
         facts: Option<&PullFacts>,
     ) -> Result<(), Broken> {
-        debug_assert!(!closes_sockets(lever));
         let gone = facts.and_then(|facts| Some((facts, self.gone.get(&facts.id)?)));
         let Some((facts, gone)) = gone else {
             return self.ensure(false, Invariant::RightPull, || {
@@ -233,7 +321,10 @@ impl Checker {
         let ours = match lever {
             Lever::AbortIngest { ingest } => self.ingest_is_left(ingest, gone, facts),
             Lever::RemoveSnapshot { snapshot } => self.snapshot_is_left(snapshot, gone),
-            Lever::DestroySocket { .. } | Lever::DisconnectSocket { .. } | Lever::DestroyAll { .. } => false,
+            Lever::DeleteLease { .. }
+            | Lever::DestroySocket { .. }
+            | Lever::DisconnectSocket { .. }
+            | Lever::DestroyAll { .. } => false,
         };
         self.ensure(ours, Invariant::RightPull, || {
             format!("{lever:?} is no leftover of {}", facts.id)

@@ -34,6 +34,7 @@ impl Stage {
             checker: Checker::default(),
             now: Time::from_micros(1_000_000),
             view: View {
+                begun: None,
                 leases: vec![lease_view(huge(), &[3])],
                 ingests: vec![ingest_view(K8S, 3, MIB, 5 * GIB)],
                 extracts: None,
@@ -104,6 +105,8 @@ pub(super) fn facts(id: u64, lease: LeaseKey) -> PullFacts {
         id: PullId(id),
         lease,
         repositories: Vec::new(),
+        owner: None,
+        owner_candidates: Vec::new(),
         declared: None,
         stored: 0,
     }
@@ -168,7 +171,10 @@ impl Pulled {
     pub(super) fn action(self) -> Action {
         let socket = match &self.lever {
             Lever::DestroySocket { socket } | Lever::DisconnectSocket { socket } => Some(*socket),
-            Lever::DestroyAll { .. } | Lever::AbortIngest { .. } | Lever::RemoveSnapshot { .. } => None,
+            Lever::DeleteLease { .. }
+            | Lever::DestroyAll { .. }
+            | Lever::AbortIngest { .. }
+            | Lever::RemoveSnapshot { .. } => None,
         };
         Action::PullLever {
             attempt: AttemptId(self.attempt),

@@ -1,6 +1,7 @@
 //! What there is to pull, and under which policies.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use crate::ids::IngestKey;
 use crate::manifest::Manifest;
@@ -109,6 +110,8 @@ pub(super) static POLICIES: LazyLock<Vec<Policy>> = LazyLock::new(|| {
         revision: "generated".to_owned(),
         rules,
         fallback,
+        budgets: Vec::new(),
+        deny_for: Duration::ZERO,
     };
     let strict = limit(Mode::Enforce, Some(GIB), None, Some(0));
     let team = limit(Mode::Observe, Some(GIB), None, None);

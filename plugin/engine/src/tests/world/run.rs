@@ -303,6 +303,9 @@ impl World {
         let start = self.now;
         while !self.engine.footprint().is_nothing() && self.now.since(start) < AFTERMATH_LONGEST {
             self.live_until(self.now.after(Duration::from_secs(2)), Outcome::Works, false)?;
+            // The source looks now and then, whether it is asked to or not.
+            self.start_look();
+            self.end_look()?;
         }
         let footprint = self.engine.footprint();
         if footprint.is_nothing() && self.checker.questions_waiting() == 0 {

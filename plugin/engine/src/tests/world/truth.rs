@@ -235,12 +235,14 @@ impl World {
             .iter()
             .map(|pull| LeaseView {
                 key: pull.lease.clone(),
+                created: None,
                 content: pull.content.iter().cloned().collect(),
                 ingests: pull.lists.iter().map(|layer| build::ingest_ref(*layer)).collect(),
                 snapshots: vec![pull.snapshot.clone()],
             })
             .collect();
         View {
+            begun: Some(self.now),
             leases,
             ingests,
             extracts: extracts.then(|| self.extracts.iter().cloned().collect()),
