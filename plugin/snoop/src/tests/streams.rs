@@ -233,6 +233,10 @@ fn streams_open_in_turn() {
     ear.client(&headers(3, 0));
     assert_eq!(ear.ends(), [(5, CallEnd::Lost)]);
     assert!(ear.has_missed());
+    // Whichever of the two numbers was no real one: from the next boundary on, others are believed.
+    ear.pause();
+    ear.client(&Client::pull(3, &Asked::for_pod("a", "b")));
+    assert_eq!(ear.requests().len(), 2);
     let mut ear = connected();
     ear.client(&headers(3, 0));
     ear.client(&frame(0, 0, 5, &[1]));
