@@ -4,7 +4,6 @@
 //! pulled, outcome heard.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use magi_engine::action::{Answer, LeverOutcome};
 use magi_engine::event::Question;
@@ -20,7 +19,7 @@ use tracing::{error, info};
 use crate::audit::AuditLog;
 use crate::causes;
 use crate::clock::Clock;
-use crate::levers::{Leftover, Sockets, clean_up};
+use crate::levers::{Removal, Remover, Sockets};
 use crate::recorder::Recorder;
 use crate::sources::containerd::{Attached, LookWish};
 
@@ -48,7 +47,7 @@ pub(crate) struct Core {
     pub(crate) audit: AuditLog,
     pub(crate) recorder: Option<Recorder>,
     pub(crate) sockets: Sockets,
-    pub(crate) address: PathBuf,
+    pub(crate) remover: Remover,
     pub(crate) attached: watch::Receiver<Option<Attached>>,
     pub(crate) wishes: Wishes,
     pub(crate) sources: watch::Sender<Sources>,
@@ -192,19 +191,20 @@ impl Core {
             Lever::DestroySocket { socket } => self.sockets.destroy(pid, &socket),
             Lever::DisconnectSocket { socket } => self.sockets.disconnect(pid, &socket),
             Lever::DestroyAll { sockets } => self.sockets.destroy_all(pid, &sockets),
-            Lever::AbortIngest { ingest } => return self.clean(state, attempt, Leftover::Ingest(ingest)),
+            Lever::DeleteLease { lease } => return self.clean(state, attempt, Removal::Lease(lease)),
+            Lever::AbortIngest { ingest } => return self.clean(state, attempt, Removal::Ingest(ingest)),
             Lever::RemoveSnapshot { snapshot } => {
-                return self.clean(state, attempt, Leftover::Snapshot(snapshot));
+                return self.clean(state, attempt, Removal::Snapshot(snapshot));
             }
         };
         state.follow_ups.push(Event::LeverDone { attempt, outcome });
     }
 
-    fn clean(&self, state: &mut State, attempt: AttemptId, leftover: Leftover) {
-        let address = self.address.clone();
+    fn clean(&self, state: &mut State, attempt: AttemptId, removal: Removal) {
+        let remover = self.remover.clone();
         state
             .cleaning
-            .spawn(async move { (attempt, clean_up(address, leftover).await) });
+            .spawn(async move { (attempt, remover.remove(removal).await) });
     }
 }
 

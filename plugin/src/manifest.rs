@@ -33,8 +33,17 @@ pub(crate) fn looks_like_json(bytes: &[u8]) -> bool {
     bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
 }
 
+/// What a document says.
+#[derive(Debug)]
+pub(crate) struct Parsed {
+    pub(crate) body: ManifestBody,
+    /// A layer carries the annotation by which the image's author chooses a part of its ingest's name (containerd 2.1.9
+    /// core/remotes/handlers.go, `MakeRefKey`).
+    pub(crate) names_ingests: bool,
+}
+
 /// Reads a manifest or index of either family, Docker's or OCI's.
-pub(crate) fn parse(bytes: &[u8]) -> Result<ManifestBody, Unreadable> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed, Unreadable> {
     if !looks_like_json(bytes) {
         return Err(Unreadable::Malformed {
             problem: "it does not begin with an object".to_owned(),
@@ -45,9 +54,11 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<ManifestBody, Unreadable> {
     })?;
     if let (Some(config), Some(layers)) = (document.config, document.layers) {
         let config = digest(&config)?;
-        return Ok(ManifestBody::Image {
-            config,
-            layers: merge(layers)?,
+        let names_ingests = layers.iter().any(|layer| layer.names_ingest);
+        let layers = merge(layers)?;
+        return Ok(Parsed {
+            body: ManifestBody::Image { config, layers },
+            names_ingests,
         });
     }
     let Some(manifests) = document.manifests else {
@@ -58,7 +69,10 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<ManifestBody, Unreadable> {
         .take(MAX_LAYERS)
         .map(digest)
         .collect::<Result<_, _>>()?;
-    Ok(ManifestBody::Index { manifests })
+    Ok(Parsed {
+        body: ManifestBody::Index { manifests },
+        names_ingests: false,
+    })
 }
 
 /// One entry per digest. Of more layers than are remembered the largest stay, so that a limit is missed by nobody
@@ -101,7 +115,12 @@ struct Document {
 struct Descriptor {
     digest: String,
     size: i64,
+    names_ingest: bool,
 }
+
+/// The annotation that changes the name of an ingest. Source: OCI image-spec annotations.md, and containerd's
+/// `MakeRefKey`.
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// Whether Go's decoder would take `key` for `field`: equal under simple case folding, where two letters outside
 /// ASCII fold to `k` and `s`.
@@ -161,6 +180,10 @@ impl<'de> Deserialize<'de> for Descriptor {
                         descriptor.digest = map.next_value::<Option<String>>()?.unwrap_or(descriptor.digest);
                     } else if is_field(&key, "size") {
                         descriptor.size = map.next_value::<Option<i64>>()?.unwrap_or(descriptor.size);
+                    } else if is_field(&key, "annotations") {
+                        let annotations = map.next_value::<Option<BTreeMap<String, IgnoredAny>>>()?;
+                        descriptor.names_ingest |=
+                            annotations.is_some_and(|annotations| annotations.contains_key(REF_NAME));
                     } else {
                         map.next_value::<IgnoredAny>()?;
                     }
@@ -232,7 +255,7 @@ mod tests {
                 hex(2),
                 hex(3)
             );
-            assert_eq!(sizes(&parse(text.as_bytes()).unwrap()), [10, 20]);
+            assert_eq!(sizes(&parse(text.as_bytes()).unwrap().body), [10, 20]);
         }
         let index = format!(r#"{{"manifests":[{{"digest":"{}","size":1}}]}}"#, hex(9));
         assert!(
@@ -247,7 +270,7 @@ mod tests {
             hex(1),
             hex(2)
         );
-        assert_eq!(sizes(&parse(text.as_bytes()).unwrap()), [6]);
+        assert_eq!(sizes(&parse(text.as_bytes()).unwrap().body), [6]);
     }
 
     #[test]
@@ -278,7 +301,7 @@ mod tests {
             text.push_str(&format!(r#"{comma}{{"digest":"sha256:{n:064x}","size":{n}}}"#));
         }
         text.push_str("]}");
-        let kept = sizes(&parse(text.as_bytes()).unwrap());
+        let kept = sizes(&parse(text.as_bytes()).unwrap().body);
         assert_eq!((kept.len(), kept.first()), (MAX_LAYERS, Some(&19_999)));
     }
 

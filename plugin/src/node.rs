@@ -22,7 +22,7 @@ use crate::audit::AuditLog;
 use crate::clock::Clock;
 use crate::core::{Asked, Core, Inputs, Sources, Wishes};
 use crate::inbox;
-use crate::levers::Sockets;
+use crate::levers::{Remover, Sockets};
 use crate::recorder::Recorder;
 use crate::sources::containerd::Attached;
 use crate::sources::{containerd, kernel, nri, requests, socket_table};
@@ -99,7 +99,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         audit,
         recorder,
         sockets: Sockets::default(),
-        address: settings.containerd.address.clone(),
+        remover: Remover::new(settings.containerd.address.clone()),
         attached: attached.clone(),
         wishes: Wishes { look, list },
         sources,

@@ -96,8 +96,10 @@ pub const MAX_CANDIDATES_REPORTED: usize = 8;
 pub const MAX_KNOWN_MANIFESTS: usize = 4096;
 /// Digests that are denied at once.
 pub const MAX_DENIALS: usize = 4096;
+/// Layers of an image up to which the directories of their ingests are foreseen.
+pub const MAX_FORESEEN_LAYERS: usize = 128;
 /// Layers of a denied manifest that is remembered whole.
-pub const MAX_DENIED_ENTRIES: usize = 256;
+pub const MAX_DENIED_ENTRIES: usize = MAX_FORESEEN_LAYERS;
 /// Accounts of budgets: one for each budget and namespace.
 pub const MAX_ACCOUNTS: usize = 4096;
 /// Ended pulls that one account remembers one by one.

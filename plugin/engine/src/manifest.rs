@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Digest, RepositoryName};
+use crate::ids::{Digest, IngestDir, RepositoryName};
 
 /// A manifest or index that a pull holds, as containerd's content store has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +14,10 @@ pub struct Manifest {
     /// Where containerd says that it came from (label `containerd.io/distribution.source.<host>`); several if the
     /// same document was pulled from several places.
     pub repositories: Vec<RepositoryName>,
+    /// The directories that ingests of its layers will have in the content store, each with its layer; empty: they
+    /// cannot be foreseen.
+    #[serde(default)]
+    pub foreseen: Vec<(IngestDir, Digest)>,
 }
 
 /// The two kinds of documents.

@@ -235,11 +235,11 @@ impl Pull {
     }
 
     /// Whether it has its manifest and nothing of its layers has begun, as far as containerd shows: no ingest, no blob,
-    /// no snapshot to unpack into.
+    /// no snapshot to unpack into. Only if it can be foreseen where its layers' ingests will be.
     pub(crate) fn is_before_layers(&self) -> bool {
         let is_layer = |digest: &Digest| self.declared.layers.contains_key(digest);
         let may_be_layer = |ingest: &Ingest| ingest.digest.as_ref().is_none_or(is_layer);
-        !self.declared.images.is_empty()
+        !self.declared.foreseen.is_empty()
             && self.snapshots.is_empty()
             && !self.ingests.values().any(may_be_layer)
             && !self.content.iter().any(is_layer)
@@ -352,6 +352,8 @@ pub(crate) struct Declared {
     pub(crate) layers: BTreeMap<Digest, u64>,
     /// Where the image may come from.
     pub(crate) repositories: Vec<RepositoryName>,
+    /// Where ingests of these layers will be; empty: not all of that is known.
+    pub(crate) foreseen: BTreeMap<IngestDir, Digest>,
     /// Its manifests and indexes, none of which another one uses as a layer or config.
     pub(crate) roots: Vec<Digest>,
 }
@@ -396,8 +398,13 @@ impl Declared {
             let size = layers.entry(layer.digest.clone()).or_default();
             *size = layer.size.max(*size);
         }
+        let dirs = || images.iter().flat_map(|image| &image.foreseen).cloned();
+        let is_foreseen = images
+            .iter()
+            .all(|image| !image.foreseen.is_empty() || image.layers().is_empty());
         Self {
             layers,
+            foreseen: dirs().filter(|_| is_foreseen).collect(),
             roots: roots.iter().map(|root| root.digest.clone()).collect(),
             repositories: repositories.into_iter().cloned().collect(),
             images: images.into_iter().map(DeclaredImage::of).collect(),

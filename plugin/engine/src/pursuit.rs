@@ -65,7 +65,7 @@ enum Step {
         since: Time,
     },
     /// A lever came back; the end of the pull is awaited.
-    Verifying { until: Time },
+    Verifying { until: Time, after: Aim },
     /// Nothing is tried before this time.
     Resting { until: Time },
 }
@@ -141,7 +141,14 @@ impl Pursuit {
                 return look_by(now.after(self.pause()));
             }
             Step::Resting { until } if now < until => return look_by(now.after(self.pause()).min(until)),
-            Step::Verifying { until } if now < until => {
+            // A layer had begun before its lease was gone: its socket must be closed, and at once.
+            Step::Verifying {
+                after: Aim::Lease, ..
+            } if !targets.is_empty() => {
+                self.step = Step::Hunting;
+                self.hunting_since = Some(now);
+            }
+            Step::Verifying { until, .. } if now < until => {
                 return look_by(now.after(self.look_pause).min(until));
             }
             Step::Resting { .. } | Step::Verifying { .. } => {
@@ -276,9 +283,11 @@ impl Pursuit {
         self.step = match outcome {
             LeverOutcome::Done { .. } => Step::Verifying {
                 until: now.after(VERIFY_WITHIN),
+                after: aim,
             },
             LeverOutcome::AlreadyGone => Step::Verifying {
                 until: now.after(VERIFY_GONE_WITHIN),
+                after: aim,
             },
             LeverOutcome::NotAsExpected { .. } | LeverOutcome::Unsupported { .. } => Step::Hunting,
             LeverOutcome::Failed { .. } | LeverOutcome::IntentNotWritten { .. } => Step::Resting {

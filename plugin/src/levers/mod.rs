@@ -4,5 +4,5 @@
 mod cleanup;
 mod sockets;
 
-pub(crate) use cleanup::{Leftover, clean_up};
+pub(crate) use cleanup::{Removal, Remover};
 pub(crate) use sockets::Sockets;

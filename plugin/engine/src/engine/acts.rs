@@ -107,6 +107,8 @@ impl Engine {
     fn may_lose_lease(&self, now: Time, pull: &Pull) -> bool {
         let asker = pull.owners.known();
         self.picture.is_just_taken(now)
+            && self.is_up(Source::Probes)
+            && !pull.pursuit.lease_deleted
             && pull.is_before_layers()
             && asker.is_some_and(|asker| asker.request.certain && self.requests.is_open(asker.call))
     }

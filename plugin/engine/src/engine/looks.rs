@@ -9,7 +9,7 @@ use crate::audit::Entry;
 use crate::bounds::{LOOK_FIRST, MAX_AFTERMATHS, MAX_ENDED, MAX_PULLS, WITHOUT_LEASE_LONGEST};
 use crate::event::{IngestView, LeaseView, View};
 use crate::evidence::{Reason, Source};
-use crate::ids::{ContainerdNamespace, Digest, IngestRef, LeaseKey, PullId};
+use crate::ids::{ContainerdNamespace, Digest, IngestKey, IngestRef, LeaseKey, PullId};
 use crate::images::Denial;
 use crate::manifest::Manifest;
 use crate::pull::Pull;
@@ -67,17 +67,44 @@ impl Engine {
         for pull in leaseless {
             let is_its = |ingest: &&IngestView| {
                 let key = &ingest.key;
-                let layer = ingest.digest.as_ref();
-                key.namespace == pull.lease.namespace
-                    && layer.is_some_and(|digest| pull.declared.layers.contains_key(digest))
+                pull.declared.foreseen.contains_key(&ingest.dir)
+                    && key.namespace == pull.lease.namespace
                     && !held.contains(&(&key.namespace, &key.reference))
             };
-            let ingests = view.ingests.iter().filter(is_its);
+            let mut ingests: Vec<IngestRef> = view
+                .ingests
+                .iter()
+                .filter(is_its)
+                .map(|ingest| ingest.key.reference.clone())
+                .collect();
+            // containerd forgets the ingest soon, while its bytes go on: then the probes alone show it.
+            for (dir, digest) in &pull.declared.foreseen {
+                let listed = view.ingests.iter().any(|ingest| ingest.dir == *dir);
+                let Some(feed) = self.ties.feed_of(*dir).filter(|_| !listed) else {
+                    continue;
+                };
+                let Ok(reference) = IngestRef::new(format!("layer-{digest}")) else {
+                    continue;
+                };
+                ingests.push(reference.clone());
+                let total = pull.declared.layers.get(digest).copied().unwrap_or(0);
+                extended.ingests.push(IngestView {
+                    key: IngestKey {
+                        namespace: pull.lease.namespace.clone(),
+                        reference,
+                    },
+                    dir: *dir,
+                    digest: Some(digest.clone()),
+                    // On the socket there are headers too.
+                    offset: feed.bytes.min(total),
+                    total,
+                });
+            }
             extended.leases.push(LeaseView {
                 key: pull.lease.clone(),
                 created: pull.created,
                 content: pull.content.iter().cloned().collect(),
-                ingests: ingests.map(|ingest| ingest.key.reference.clone()).collect(),
+                ingests,
                 snapshots: Vec::new(),
             });
         }
@@ -162,7 +189,7 @@ impl Engine {
             attempts: pull.pursuit.attempts,
             took_micros: took.map(|took| u64::try_from(took).unwrap_or(u64::MAX)),
         };
-        let is_repetition = reason == Reason::DeniedRecently && pull.pursuit.attempts == 1;
+        let is_repetition = reason == Reason::DeniedRecently && pull.pursuit.attempts > 0;
         if !is_repetition {
             self.record(fx, Some(facts.clone()), entry);
         }

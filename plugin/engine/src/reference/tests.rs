@@ -1,6 +1,10 @@
 //! References that everybody writes, those of distribution's own cases, and texts that are none.
 
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
 use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
 
@@ -402,14 +406,74 @@ proptest! {
         prop_assert_eq!(&serde_json::from_str::<Reference>(&json).unwrap(), &reference);
         prop_assert!(reference.tag().is_some() != reference.digest().is_some());
     }
+}
 
-    #[test]
-    fn any_text_is_a_stable_reference_or_none(text in r"([a-zA-Z0-9._:/@\[\]-]|docker\.io|localhost|sha256:[0-9a-f]{64}){0,12}|\PC{0,40}") {
-        if let Ok(reference) = Reference::parse(&text) {
-            let again = reference.to_string();
-            prop_assert_eq!(&Reference::parse(&again).unwrap(), &reference);
-            prop_assert!(!reference.domain().is_empty() && !reference.path().is_empty());
-            prop_assert!(again.is_ascii());
-        }
+/// Pieces of references, and what breaks them.
+fn any_text() -> impl Strategy<Value = String> {
+    let word = prop::sample::select(vec![
+        "docker.io",
+        "index.docker.io",
+        "library",
+        "localhost",
+        "registry.example",
+        "127.0.0.1",
+        "[::1]",
+        "team",
+        "App",
+        "a_b",
+        "a__b",
+        "a--b",
+        "v1",
+        "latest",
+        "5000",
+        "sha256:",
+        "sha512:",
+        HEX,
+        "/",
+        "/",
+        ":",
+        "@",
+        ".",
+        "_",
+        "-",
+        "[",
+        "]",
+    ]);
+    let piece = prop_oneof![9 => word.prop_map(str::to_owned), 1 => r"\PC{0,3}", 1 => "[a-f0-9]{1,130}"];
+    prop::collection::vec(piece, 0..9).prop_map(|pieces| pieces.concat())
+}
+
+/// Two seconds in the tests; `make fuzz` gives it minutes.
+#[test]
+fn fuzz_references() {
+    let seconds =
+        std::env::var("FUZZ_SECONDS").map_or(2, |text| text.parse().expect("FUZZ_SECONDS is a number"));
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let (mut cases, mut references) = (0_u64, Cell::new(0_u64));
+    let mut config = Config::with_cases(1000);
+    config.failure_persistence = None;
+    while cases == 0 || Instant::now() < end {
+        cases += 1000;
+        // One that ran is done for ever.
+        let result = TestRunner::new(config.clone()).run(&any_text(), |text| {
+            if let Ok(reference) = Reference::parse(&text) {
+                references.set(references.get() + 1);
+                let again = reference.to_string();
+                prop_assert_eq!(&Reference::parse(&again).unwrap(), &reference);
+                prop_assert!(!reference.domain().is_empty() && !reference.path().is_empty());
+                prop_assert!(reference.path().len() <= MAX_REPOSITORY_PATH);
+                prop_assert!(again.is_ascii() && !reference.domain_without_port().contains(['/', '[']));
+            }
+            Ok(())
+        });
+        result.unwrap_or_else(|error| panic!("{error}"));
     }
+    println!(
+        "{cases} texts, {} of them references, in {seconds} s",
+        references.get_mut()
+    );
+    assert!(
+        *references.get_mut() > cases / 100,
+        "the texts are too wild to say anything"
+    );
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use crate::event::{Feed, IngestView, LeaseView, SocketStat};
 use crate::evidence::TieMethod;
 use crate::ids::{
-    ContainerdNamespace, Cookie, Digest, IngestDir, IngestKey, IngestRef, LeaseId, LeaseKey, RepositoryName,
-    SnapshotKey, SnapshotName, SnapshotterName, SocketName,
+    ContainerdNamespace, Cookie, Digest, ImageName, IngestDir, IngestKey, IngestRef, LeaseId, LeaseKey, PodName,
+    PodNamespace, PodUid, RepositoryName, SandboxId, SnapshotKey, SnapshotName, SnapshotterName, SocketName,
 };
 use crate::manifest::{Layer, Manifest, ManifestBody};
+use crate::owner::{Labels, NodePod, PodIdentity, PullRequest};
 use crate::policy::{Limits, Mode, Pattern, Policy, Rule, RuleVerdict, Selector};
 
 pub(super) const KIB: u64 = 1 << 10;
@@ -105,6 +106,10 @@ pub(super) fn image(document: u64, layers: &[(u64, u64)], repositories: &[&str])
                 .collect(),
         },
         repositories: repositories.iter().map(|name| repository(name)).collect(),
+        foreseen: layers
+            .iter()
+            .map(|(layer, _)| (ingest_dir("k8s.io", *layer), digest(*layer)))
+            .collect(),
     }
 }
 
@@ -115,6 +120,7 @@ pub(super) fn index(document: u64, manifests: &[u64]) -> Manifest {
             manifests: manifests.iter().map(|one| digest(*one)).collect(),
         },
         repositories: Vec::new(),
+        foreseen: Vec::new(),
     }
 }
 
@@ -184,4 +190,35 @@ pub(super) fn enforce(image: u64) -> Policy {
 /// The same, but only reports.
 pub(super) fn observe(image: u64) -> Policy {
     policy(limit(Mode::Observe, image))
+}
+
+/// A pod by `namespace/name`; its uid follows from that.
+pub(super) fn pod(name: &str) -> PodIdentity {
+    let (namespace, short) = name.split_once('/').unwrap();
+    PodIdentity {
+        uid: PodUid::new(format!("uid-{name}")).unwrap(),
+        namespace: PodNamespace::new(namespace).unwrap(),
+        name: PodName::new(short).unwrap(),
+    }
+}
+
+/// A request for an image, for a pod or for nobody; the pod has its name as label `app`.
+pub(super) fn request(image: &str, for_pod: Option<&str>) -> PullRequest {
+    let labels = |name: &str| Labels::from([("app".to_owned(), pod(name).name.to_string())]);
+    PullRequest {
+        image: ImageName::new(image).unwrap(),
+        pod: for_pod.map(pod),
+        labels: for_pod.map(labels),
+        certain: true,
+    }
+}
+
+pub(super) fn node_pod(sandbox: &str, name: &str) -> NodePod {
+    NodePod {
+        sandbox: SandboxId::new(sandbox).unwrap(),
+        pod: pod(name),
+        labels: Labels::new(),
+        images: Vec::new(),
+        stopped: false,
+    }
 }

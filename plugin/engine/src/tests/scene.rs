@@ -10,8 +10,9 @@ use crate::audit::Entry;
 use crate::engine::Engine;
 use crate::event::{Event, LeaseView, Question, SocketStat, View};
 use crate::evidence::{Evidence, Reason, Source};
-use crate::ids::{AttemptId, Cookie, LeaseKey, PullId, RequestId};
+use crate::ids::{AttemptId, CallId, Cookie, ImageName, LeaseKey, PullId, RequestId};
 use crate::manifest::Manifest;
+use crate::owner::RequestEnd;
 use crate::policy::Policy;
 use crate::time::Time;
 
@@ -127,6 +128,7 @@ impl World {
         self.wants_look = false;
         let mut view = self.view.clone();
         view.extracts.get_or_insert_default();
+        view.begun = Some(self.now);
         self.tell(Event::Looked { view })
     }
 
@@ -163,10 +165,57 @@ impl World {
     pub(super) fn lease_in(&mut self, namespace: &str, id: &str) -> Lease<'_> {
         let key = build::lease_key(namespace, id);
         if !self.view.leases.iter().any(|lease| lease.key == key) {
-            self.view.leases.push(build::lease_view(key.clone(), &[]));
+            self.view.leases.push(LeaseView {
+                created: Some(self.now),
+                ..build::lease_view(key.clone(), &[])
+            });
             self.look();
         }
         Lease { world: self, key }
+    }
+
+    /// The same, for those who want nothing more of it.
+    pub(super) fn leases(&mut self, id: &str) -> &mut Self {
+        self.lease(id).world
+    }
+
+    /// A lease holds a manifest, which the next look shows.
+    pub(super) fn holds(&mut self, lease: &str, manifest: u64) -> &mut Self {
+        let key = build::lease_key(K8S, lease);
+        let mut leases = self.view.leases.iter_mut();
+        let lease = leases.find(|lease| lease.key == key).unwrap();
+        lease.content.push(build::digest(manifest));
+        self.look()
+    }
+
+    /// Somebody asks for an image now, for a pod (`namespace/name`) or for nobody.
+    pub(super) fn asked(&mut self, call: u64, image: &str, pod: Option<&str>) -> &mut Self {
+        self.asked_at(call, self.now, image, pod)
+    }
+
+    pub(super) fn asked_at(&mut self, call: u64, at: Time, image: &str, pod: Option<&str>) -> &mut Self {
+        let request = build::request(image, pod);
+        let call = CallId(call);
+        self.tell(Event::CallBegan { call, at, request })
+    }
+
+    pub(super) fn call_ended(&mut self, call: u64) -> &mut Self {
+        let (call, at, end) = (CallId(call), self.now, RequestEnd::Answered);
+        self.tell(Event::CallEnded { call, at, end })
+    }
+
+    /// A pod is there.
+    pub(super) fn pod(&mut self, sandbox: &str, pod: &str) -> &mut Self {
+        let pod = build::node_pod(sandbox, pod);
+        self.tell(Event::PodSeen { pod })
+    }
+
+    /// containerd's verifier wants to know of an image; the answer.
+    pub(super) fn verify(&mut self, image: &str, document: u64) -> Answer {
+        let (image, digest) = (ImageName::new(image).unwrap(), build::digest(document));
+        let request = self.ask(Question::Verify { image, digest });
+        let mut answers = self.answers().into_iter();
+        answers.find(|(answered, _)| *answered == request).unwrap().1
     }
 
     /// The probes see a socket feed a layer.

@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use magi_engine::Time;
+use magi_engine::bounds::MAX_FORESEEN_LAYERS;
 use magi_engine::event::{IngestView, LeaseView};
 use magi_engine::ids::{
     ContainerdNamespace, Digest, IngestDir, IngestKey, IngestRef, RepositoryName, SnapshotKey, SnapshotName,
     SnapshotterName,
 };
+use magi_engine::manifest::ManifestBody;
 use magi_wire::containerd::services::content::v1::Status;
 use magi_wire::containerd::services::leases::v1::Resource;
 use sha2::{Digest as _, Sha256};
@@ -51,12 +53,30 @@ pub(super) fn time(stamp: &prost_types::Timestamp) -> Option<Time> {
 /// The sequence is the bucket's, and 1 for whatever is pulled (measured on 1.7.24 and 2.1.9); where the directory is
 /// not there under 1, the next few are tried.
 pub(super) fn ingest_dir(namespace: &ContainerdNamespace, reference: &str, content_root: &Path) -> IngestDir {
-    let hash = |sequence: u32| {
-        let key = format!("{namespace}/{sequence}/{reference}");
-        IngestDir::from_hash(Sha256::digest(key.as_bytes()).into())
-    };
+    let hash = |sequence: u32| hashed(namespace, sequence, reference);
     let exists = |dir: &IngestDir| content_root.join("ingest").join(dir.to_string()).exists();
     (1..=4).map(hash).find(exists).unwrap_or_else(|| hash(1))
+}
+
+fn hashed(namespace: &ContainerdNamespace, sequence: u32, reference: &str) -> IngestDir {
+    let key = format!("{namespace}/{sequence}/{reference}");
+    IngestDir::from_hash(Sha256::digest(key.as_bytes()).into())
+}
+
+/// Prefixes of the references that containerd gives to ingests, by media type (2.1.9 core/remotes/handlers.go,
+/// `MakeRefKey`). A layer's media type is its author's text, so it may get any of them.
+const PREFIXES: [&str; 6] = ["layer", "unknown", "config", "manifest", "index", "attestation"];
+
+/// The directories that the ingests of an image's layers will have; none if there are too many layers to tell.
+pub(super) fn foreseen(namespace: &ContainerdNamespace, body: &ManifestBody) -> Vec<(IngestDir, Digest)> {
+    let layers = match body {
+        ManifestBody::Image { layers, .. } if layers.len() <= MAX_FORESEEN_LAYERS => layers.as_slice(),
+        ManifestBody::Image { .. } | ManifestBody::Index { .. } => &[],
+    };
+    let of_layer = |digest: &Digest| {
+        PREFIXES.map(|prefix| (hashed(namespace, 1, &format!("{prefix}-{digest}")), digest.clone()))
+    };
+    layers.iter().flat_map(|layer| of_layer(&layer.digest)).collect()
 }
 
 /// The digest at the end of an ingest's reference. What stands before it is partly the image author's text

@@ -13,7 +13,7 @@ use magi_wire::containerd::services::content::v1::{Info, InfoRequest, ReadConten
 
 use super::decode;
 use crate::containerd::{Api, ApiError, Scope};
-use crate::manifest::{self, Unreadable};
+use crate::manifest::{self, Parsed, Unreadable};
 
 /// Largest document that is read. containerd refuses top manifests over 4 MiB (containerd.md §9); children may be
 /// larger, and an honest one never is.
@@ -189,7 +189,7 @@ impl Reader<'_> {
             }
         };
         match read {
-            Ok(body) => {
+            Ok(Parsed { body, names_ingests }) => {
                 let blobs: Vec<Digest> = match &body {
                     ManifestBody::Image { config, layers } => layers
                         .iter()
@@ -199,10 +199,16 @@ impl Reader<'_> {
                     ManifestBody::Index { .. } => Vec::new(),
                 };
                 self.known.settled.extend(blobs);
+                let foreseen = if names_ingests {
+                    Vec::new()
+                } else {
+                    decode::foreseen(&self.scope.name, &body)
+                };
                 let manifest = Manifest {
                     digest: digest.clone(),
                     body,
                     repositories: origin(info),
+                    foreseen,
                 };
                 self.events.push(Event::ManifestRead {
                     lease: self.lease.clone(),

@@ -6,6 +6,7 @@
 
 mod bookkeeping;
 mod connection;
+mod fuzz;
 mod meaning;
 mod wire;
 

@@ -23,7 +23,7 @@ fn frame(connection: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Cuts `bytes` after every so many, in turn.
-fn cut<'a>(mut bytes: &'a [u8], lengths: &[usize]) -> Vec<&'a [u8]> {
+pub(super) fn cut<'a>(mut bytes: &'a [u8], lengths: &[usize]) -> Vec<&'a [u8]> {
     let mut pieces = Vec::new();
     for length in lengths.iter().cycle() {
         if bytes.is_empty() {
@@ -205,7 +205,7 @@ proptest! {
 }
 
 /// Reads `bytes` as everything that they might be.
-fn anything(bytes: &[u8]) {
+pub(super) fn anything(bytes: &[u8]) {
     let _ = ttrpc::read_outcome(bytes);
     let mut listing = Listing::default();
     let _ = decode::part(bytes, &mut listing);
