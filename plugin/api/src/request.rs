@@ -98,3 +98,24 @@ impl Ask {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verifier_asks_in_these_words() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let line = format!(
+            r#"{{"v":1,"ask":"verify","image":"a.example/x:1","digest":"{digest}","media_type":"m","size":7}}"#
+        );
+        let ask = Ask::Verify {
+            image: ImageName::new("a.example/x:1").unwrap(),
+            digest: Digest::parse(&digest).unwrap(),
+            media_type: "m".to_owned(),
+            size: 7,
+        };
+        assert_eq!(crate::line::write_request(ask.clone()).unwrap(), line);
+        assert_eq!(crate::line::read_request(&line), Ok(ask));
+    }
+}

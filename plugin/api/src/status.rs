@@ -104,23 +104,68 @@ impl PolicyStatus {
     /// Sums a policy up.
     #[must_use]
     pub fn of(policy: &Policy) -> Self {
-        let enforces = policy
-            .rules
-            .iter()
-            .map(|rule| rule.verdict)
-            .chain([policy.fallback])
-            .any(|verdict| {
-                matches!(
-                    verdict,
-                    RuleVerdict::Limit {
-                        mode: Mode::Enforce,
-                        ..
-                    }
-                )
-            });
+        let verdicts = policy.rules.iter().map(|rule| rule.verdict);
+        let by_verdict = verdicts.chain([policy.fallback]).any(|verdict| {
+            matches!(
+                verdict,
+                RuleVerdict::Limit {
+                    mode: Mode::Enforce,
+                    ..
+                } | RuleVerdict::Deny { mode: Mode::Enforce }
+            )
+        });
+        let by_budget = policy.budgets.iter().any(|budget| budget.mode == Mode::Enforce);
+        let enforces = by_verdict || by_budget;
         Self {
             revision: policy.revision.clone(),
             mode: if enforces { Mode::Enforce } else { Mode::Observe },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_policy_counts_as_enforced_if_any_part_is() {
+        let rule = |verdict| magi_engine::policy::Rule {
+            name: "x".to_owned(),
+            selector: magi_engine::policy::Selector::default(),
+            verdict,
+        };
+        for (verdict, mode) in [
+            (RuleVerdict::Exempt, Mode::Observe),
+            (RuleVerdict::Deny { mode: Mode::Observe }, Mode::Observe),
+            (RuleVerdict::Deny { mode: Mode::Enforce }, Mode::Enforce),
+            (
+                RuleVerdict::Limit {
+                    mode: Mode::Enforce,
+                    limits: magi_engine::policy::Limits::default(),
+                },
+                Mode::Enforce,
+            ),
+        ] {
+            let mut policy = Policy::default();
+            policy.rules.push(rule(verdict));
+            assert_eq!(PolicyStatus::of(&policy).mode, mode, "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_latest_questions_of_the_verifier_are_kept() {
+        let mut status = VerifierStatus::default();
+        for number in 0..MAX_VERIFIED + 3 {
+            status.heard(Verified {
+                at: Time::from_micros(1),
+                image: ImageName::new(format!("image:{number}")).unwrap(),
+                digest: Digest::parse(&format!("sha256:{}", "a".repeat(64))).unwrap(),
+            });
+        }
+        assert_eq!(
+            (status.asked, status.lately.len()),
+            (MAX_VERIFIED as u64 + 3, MAX_VERIFIED)
+        );
+        assert_eq!(status.lately[0].image.as_str(), "image:3");
     }
 }

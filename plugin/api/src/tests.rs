@@ -9,7 +9,7 @@ use std::time::Duration;
 use magi_engine::action::Answer;
 use magi_engine::event::Question;
 use magi_engine::ids::{LeaseId, LeaseKey, PullId, RepositoryName};
-use magi_engine::policy::{Mode, Policy};
+use magi_engine::policy::Policy;
 use magi_engine::report::{PullReport, Report, Stage};
 use magi_engine::{Source, Time};
 use tempfile::TempDir;
@@ -39,6 +39,8 @@ fn pull(repository: &str) -> PullReport {
             id: LeaseId::new("1-abc").unwrap(),
         },
         repositories: vec![RepositoryName::new(repository).unwrap()],
+        owner: None,
+        owner_candidates: Vec::new(),
         manifest: None,
         stage: Stage::Resolving,
         since: NOW,
@@ -165,8 +167,9 @@ fn the_lines_are_as_documented() {
         ),
         (Ask::Panic {}, r#"{"v":1,"ask":"panic"}"#),
         (Ask::Status {}, r#"{"v":1,"ask":"status"}"#),
+        (Ask::Pods {}, r#"{"v":1,"ask":"pods"}"#),
     ] {
-        assert_eq!(write_request(ask).unwrap(), line);
+        assert_eq!(write_request(ask.clone()).unwrap(), line);
         assert_eq!(line::read_request(line), Ok(ask));
     }
     assert_eq!(
@@ -209,20 +212,6 @@ fn every_error_code_reads_back_as_it_is_printed() {
     );
 }
 
-#[test]
-fn the_policy_counts_as_enforced_if_any_part_is() {
-    let mut policy = Policy::default();
-    assert_eq!(PolicyStatus::of(&policy).mode, Mode::Observe);
-    policy.rules.push(
-        serde_json::from_str(
-            r#"{"name":"x","namespaces":[],"images":[],"verdict":
-               {"limit":{"mode":"enforce","limits":{"image":1,"layer":null,"overrun":null}}}}"#,
-        )
-        .unwrap(),
-    );
-    assert_eq!(PolicyStatus::of(&policy).mode, Mode::Enforce);
-}
-
 #[tokio::test]
 async fn every_request_reaches_the_handler_with_its_asker() {
     let mut served = Served::with(Limits::default(), |request| async move {
@@ -230,6 +219,10 @@ async fn every_request_reaches_the_handler_with_its_asker() {
             Request::Question(Question::Pulls { .. }) => pulls(vec![pull("a.example/x")]),
             Request::Question(Question::Abort { .. }) => answer(Answer::NoSuchPull),
             Request::Question(Question::Panic { .. }) => answer(Answer::Closed { count: 4 }),
+            Request::Question(Question::Pods) => answer(Answer::Pods { pods: None }),
+            Request::Verify { .. } | Request::Question(Question::Verify { .. }) => {
+                answer(Answer::Admitted { known: false })
+            }
             Request::Status => Ok(Reply::Status(Box::new(status()))),
         }
     });
@@ -239,6 +232,8 @@ async fn every_request_reaches_the_handler_with_its_asker() {
     assert_eq!(client.abort(PullId(3)).await.unwrap(), Answer::NoSuchPull);
     assert_eq!(client.panic().await.unwrap(), Answer::Closed { count: 4 });
     assert_eq!(client.status().await.unwrap(), status());
+    assert_eq!(client.pods().await.unwrap(), (NOW, None));
+    assert_eq!(client.node_pid(), Some(std::process::id()));
 
     let own = Peer {
         uid: rustix::process::geteuid().as_raw(),
@@ -595,21 +590,4 @@ fn folders_that_others_can_write_and_impossible_names_are_refused() {
         0o700
     );
     drop(made);
-}
-
-#[test]
-fn only_the_latest_questions_of_the_verifier_are_kept() {
-    let mut status = VerifierStatus::default();
-    for number in 0..MAX_VERIFIED + 3 {
-        status.heard(Verified {
-            at: NOW,
-            image: magi_engine::ids::ImageName::new(format!("image:{number}")).unwrap(),
-            digest: magi_engine::ids::Digest::new(format!("sha256:{}", "a".repeat(64))).unwrap(),
-        });
-    }
-    assert_eq!(
-        (status.asked, status.lately.len()),
-        (MAX_VERIFIED as u64 + 3, MAX_VERIFIED)
-    );
-    assert_eq!(status.lately[0].image.as_str(), "image:3");
 }

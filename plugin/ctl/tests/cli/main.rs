@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod containerd;
+mod doctor;
 mod install;
 mod node;
 mod pull;

@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use magi_engine::action::Answer;
+use magi_engine::owner::NodePod;
 use magi_engine::report::Report;
 use magi_engine::{Source, Time};
 use magi_node_api::*;
@@ -185,6 +186,27 @@ pub(crate) fn report() -> Report {
             },
         ],
     }))
+    .unwrap()
+}
+
+/// Fake pods: one that runs two images, one that is hostile by name and stopped.
+pub(crate) fn pods() -> Vec<NodePod> {
+    serde_json::from_value(serde_json::json!([
+        {
+            "sandbox": "0123456789abcdef0123456789abcdef",
+            "pod": {"uid": "fake-uid-1", "namespace": "fake-team", "name": "web-0"},
+            "labels": {"app": "web"},
+            "images": ["registry.example:5000/fake-team/web:1", "registry.example/sidecar@sha256:fake"],
+            "stopped": false,
+        },
+        {
+            "sandbox": "fedcba",
+            "pod": {"uid": "fake-uid-2\u{1b}[2J", "namespace": "fake-other", "name": "x\u{202e}y"},
+            "labels": {},
+            "images": [],
+            "stopped": true,
+        },
+    ]))
     .unwrap()
 }
 

@@ -8,7 +8,7 @@ use magi_engine::ids::PullId;
 use magi_node_api::Request;
 use serde_json::Value;
 
-use crate::node::{FakeNode, NOW, report, status};
+use crate::node::{FakeNode, NOW, pods, report, status};
 use crate::run::{Running, magictl, on_terminal, outcome, read_lines};
 
 fn ask(node: &FakeNode, arguments: &[&str]) -> (i32, String, String) {
@@ -283,11 +283,43 @@ fn status_tells_how_the_node_does() {
 }
 
 #[test]
+fn pods_are_listed_and_no_nri_is_no_empty_list() {
+    let node = FakeNode::answering(Answer::Pods { pods: Some(pods()) });
+    insta::assert_snapshot!(at_width(&node, "", &["pods"]));
+    insta::assert_snapshot!(at_width(&node, "60", &["pods"]));
+    for width in ["20", "33", "80", "200"] {
+        assert!(at_width(&node, width, &["pods"]).contains("NAMESPACE"), "{width}");
+    }
+    let (code, out, _) = ask(&node, &["pods", "--json"]);
+    assert_eq!(code, 0);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["pods"], serde_json::to_value(pods()).unwrap());
+
+    let none = FakeNode::answering(Answer::Pods {
+        pods: Some(Vec::new()),
+    });
+    assert_eq!(
+        ask(&none, &["pods"]),
+        (0, "No pod is on this node.\n".to_owned(), String::new())
+    );
+    let without = FakeNode::answering(Answer::Pods { pods: None });
+    let (code, out, err) = ask(&without, &["pods"]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.contains("not connected to NRI"), "{err}");
+}
+
+#[test]
 fn a_node_that_is_not_there_is_no_other_failure() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("node.sock");
     let address = socket.to_str().unwrap();
-    for arguments in [&["pulls"][..], &["abort", "p1"], &["panic", "--yes"], &["status"]] {
+    for arguments in [
+        &["pulls"][..],
+        &["abort", "p1"],
+        &["panic", "--yes"],
+        &["status"],
+        &["pods"],
+    ] {
         let (code, out, err) = outcome(magictl(arguments).args(["--socket", address]).output().unwrap());
         assert_eq!((code, out.as_str()), (3, ""));
         let message = format!(
@@ -312,7 +344,7 @@ fn usage_errors_exit_with_2_and_help_has_examples() {
             "{arguments:?}"
         );
     }
-    for command in ["pulls", "abort", "panic", "status", "pull"] {
+    for command in ["pulls", "abort", "panic", "status", "pods", "doctor", "pull"] {
         let (code, help, _) = outcome(magictl(&[command, "--help"]).output().unwrap());
         assert_eq!(code, 0);
         assert!(
