@@ -47,10 +47,7 @@ fn configured(docker_config: &str) -> (Resolver, TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("config.json");
     std::fs::write(&path, docker_config).unwrap();
-    let settings = ResolverSettings {
-        docker_config: Some(path),
-        ..ResolverSettings::default()
-    };
+    let settings = ResolverSettings::new(Some(path), &[]);
     (Resolver::new(settings).unwrap(), dir)
 }
 
@@ -216,6 +213,17 @@ async fn tls_needs_a_known_authority() {
         "{error:?}"
     );
     assert_eq!(registry.seen().len(), 1);
+}
+
+#[test]
+fn a_host_is_asked_in_clear_where_the_settings_say_so() {
+    let scheme = |insecure: &[String]| {
+        let settings = ResolverSettings::new(None, insecure);
+        let target = target::Target::registry("registry.example:5000", &settings.schemes);
+        target.unwrap().scheme
+    };
+    assert_eq!(scheme(&[]), Scheme::Https);
+    assert_eq!(scheme(&["registry.example:5000".to_owned()]), Scheme::Http);
 }
 
 #[test]
