@@ -32,8 +32,8 @@ pub use policy::parse_policy;
 pub use problem::{Place, Problem};
 pub use reference::reference;
 pub use settings::{
-    AuditSettings, ContainerdSettings, ControlSettings, LogFormat, LogLevel, LogSettings, PollSettings,
-    ProbeMode, ProbeSettings, Settings,
+    AuditSettings, ContainerdSettings, ControlSettings, LogFormat, LogLevel, LogSettings, NriSettings,
+    PollSettings, ProbeMode, ProbeSettings, ResolverMode, ResolverSettings, Settings,
 };
 pub use settings_document::parse_settings;
 pub use size::{SizeError, human_bytes, parse_size};

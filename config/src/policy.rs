@@ -160,7 +160,11 @@ fn check(raw: RawPolicy, revision: String, sink: &mut Sink) -> Option<Policy> {
     })
 }
 
-fn check_budgets(raw: Said<List<RawBudget, 0, MAX_BUDGETS>>, inherited: Mode, sink: &mut Sink) -> Vec<Budget> {
+fn check_budgets(
+    raw: Said<List<RawBudget, 0, MAX_BUDGETS>>,
+    inherited: Mode,
+    sink: &mut Sink,
+) -> Vec<Budget> {
     let mut names = BTreeMap::new();
     let mut budgets = Vec::new();
     for (index, Given { value, mark }) in raw.value().map(|list| list.0).unwrap_or_default() {
@@ -246,7 +250,10 @@ fn check_rule(
         && let Some(Given { mark, .. }) = deny.given()
         && (!say_nothing(&limits) || exempt.given().is_some_and(|given| given.value.0))
     {
-        let problem = Problem::new(path, "the rule denies, so its limits or its exemption would never apply");
+        let problem = Problem::new(
+            path,
+            "the rule denies, so its limits or its exemption would never apply",
+        );
         sink.report(mark, problem.hint("remove `deny`, or the others"));
     }
     match &exempt {

@@ -6,13 +6,13 @@ use magi_engine::ids::ContainerdNamespace;
 
 use crate::document;
 use crate::error::ConfigError;
+use crate::patterns::RegistryHost;
 use crate::problem::{Problem, Sink, quoted};
 use crate::schema::{Given, List, Said, section};
 use crate::settings::{
     AuditSettings, ContainerdSettings, ControlSettings, LogFormat, LogLevel, LogSettings, NriSettings,
     PollSettings, ProbeMode, ProbeSettings, ResolverMode, ResolverSettings, Settings,
 };
-use crate::patterns::RegistryHost;
 use crate::values::{Choice, Count, FilePath, MaybeFilePath, OneOf, Size, SocketPath, Span, Version};
 
 const KIB: u64 = 1 << 10;

@@ -25,6 +25,8 @@ use crate::sources::containerd::{Attached, LookWish};
 
 /// Somebody asks on the control socket.
 pub(crate) struct Asked {
+    /// What the engine must hear before the question, which otherwise overtakes what sources tell.
+    pub(crate) before: Vec<Event>,
     pub(crate) question: Question,
     pub(crate) reply: oneshot::Sender<(Time, Answer)>,
 }
@@ -91,7 +93,10 @@ impl Core {
                         continue;
                     }
                 },
-                Some(Asked { question, reply }) = inputs.asked.recv() => {
+                Some(Asked { before, question, reply }) = inputs.asked.recv() => {
+                    for event in before {
+                        self.handle(&mut state, event);
+                    }
                     state.asked = state.asked.saturating_add(1);
                     let request = RequestId(state.asked);
                     state.askers.insert(request, reply);

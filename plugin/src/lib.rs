@@ -3,6 +3,7 @@
 //! [`node`] wires the parts; `core` is the loop around the engine; `sources` tell it what happens, `levers` carry out
 //! what it decides, `audit` keeps the record.
 
+mod asking;
 mod audit;
 mod causes;
 mod clock;
@@ -14,12 +15,5 @@ mod manifest;
 pub mod node;
 mod recorder;
 pub mod replay;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "asked as soon as the verifier's questions are wired to it"
-    )
-)]
 mod resolver;
 mod sources;

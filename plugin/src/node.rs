@@ -6,21 +6,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
 use magi_config::{ProbeMode, Settings};
-use magi_engine::event::Question;
 use magi_engine::policy::Policy;
 use magi_engine::{Source, Time};
 use magi_node_api::{
-    ContainerdStatus, ErrorCode, Limits, NodeStatus, Peer, PolicyStatus, Refusal, Reply, Request,
-    SourceStatus, Verified, VerifierStatus,
+    ContainerdStatus, Limits, NodeStatus, Peer, PolicyStatus, Refusal, Reply, Request, SourceStatus,
+    Verified, VerifierStatus,
 };
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
+use crate::asking::Asking;
 use crate::audit::AuditLog;
 use crate::clock::Clock;
-use crate::core::{Asked, Core, Inputs, Sources, Wishes};
+use crate::core::{Core, Inputs, Sources, Wishes};
 use crate::inbox;
 use crate::levers::{Remover, Sockets};
 use crate::recorder::Recorder;
@@ -93,6 +93,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         lost: Arc::clone(&lost),
     };
 
+    let asking = Asking::new(ask, settings.resolver.clone());
     let mut tasks = JoinSet::new();
     let core = Core {
         clock,
@@ -141,7 +142,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     };
     tasks.spawn(containerd::run(config, inbox, looks, attach));
     tasks.spawn(async move {
-        let handler = move |request, peer| answer(request, peer, ask.clone(), status.clone());
+        let handler = move |request, peer| answer(request, peer, asking.clone(), status.clone());
         let Err(broken) = magi_node_api::serve(control, handler, Limits::default()).await;
         error!(
             error = crate::causes::in_one_line(&broken),
@@ -235,12 +236,12 @@ impl StatusBoard {
 async fn answer(
     request: Request,
     _peer: Peer,
-    ask: mpsc::Sender<Asked>,
+    asking: Asking,
     status: StatusBoard,
 ) -> Result<Reply, Refusal> {
-    let question = match request {
+    let (now, answer) = match request {
         Request::Status => return Ok(Reply::Status(Box::new(status.status()))),
-        Request::Question(question) => question,
+        Request::Question(question) => asking.ask(question).await?,
         Request::Verify { image, digest } => {
             let question = Verified {
                 at: status.clock.now(),
@@ -248,15 +249,9 @@ async fn answer(
                 digest: digest.clone(),
             };
             status.verifier.send_modify(|verifier| verifier.heard(question));
-            Question::Verify { image, digest }
+            asking.verify(image, digest).await?
         }
     };
-    let (reply, answered) = oneshot::channel();
-    ask.try_send(Asked { question, reply })
-        .map_err(|_| Refusal::new(ErrorCode::Busy, "too many questions wait already"))?;
-    let (now, answer) = answered
-        .await
-        .map_err(|_| Refusal::new(ErrorCode::Late, "magi-node stops and answers no more"))?;
     Ok(Reply::Answer { now, answer })
 }
 
