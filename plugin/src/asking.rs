@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 use crate::causes;
 use crate::core::Asked;
 use crate::manifest;
-use crate::resolver::{self, Resolver, Scheme};
+use crate::resolver::{self, Resolver};
 
 /// The way to the engine's answers.
 #[derive(Clone, Debug)]
@@ -98,12 +98,10 @@ fn resolver_of(settings: ResolverSettings) -> Option<Resolver> {
     if settings.mode == ResolverMode::Off {
         return None;
     }
-    let plain = settings.insecure.into_iter().map(|host| (host, Scheme::Http));
-    let made = Resolver::new(resolver::ResolverSettings {
-        docker_config: settings.credentials,
-        schemes: plain.collect(),
-        authorities: Vec::new(),
-    });
+    let made = Resolver::new(resolver::ResolverSettings::new(
+        settings.credentials,
+        &settings.insecure,
+    ));
     made.inspect_err(|error| {
         warn!(
             error = causes::in_one_line(error),
