@@ -10,6 +10,7 @@ mod idle;
 mod machine;
 mod options;
 mod process_cost;
+mod sandbox;
 mod stats;
 mod throughput;
 
@@ -56,6 +57,7 @@ fn run(options: &Options) -> Result<bool> {
                 What::Abort => abort::measure(options).await.map(|figure| vec![figure]),
                 What::Throughput => throughput::measure(options).await.map(|figure| vec![figure]),
                 What::Idle => idle::measure(options).await,
+                What::Sandbox => sandbox::measure(options).await.map(|figure| vec![figure]),
             }
         });
         for figure in found.with_context(|| format!("measure {what:?}"))? {

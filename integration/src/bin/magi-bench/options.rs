@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// How to call it.
 pub(crate) const USAGE: &str = "\
-usage: magi-bench [--quick] [--check] [--only abort|throughput|idle]...
+usage: magi-bench [--quick] [--check] [--only abort|throughput|idle|sandbox]...
 
   --quick   few rounds, a small image, ten seconds of idling: for trying it out, not for figures
   --check   end with an error if a goal is missed
@@ -21,6 +21,8 @@ pub(crate) enum What {
     Throughput,
     /// Processor and memory.
     Idle,
+    /// RunPodSandbox with and without an NRI plugin.
+    Sandbox,
 }
 
 /// What was asked for.
@@ -52,6 +54,11 @@ impl Options {
         Duration::from_secs(if self.quick { 10 } else { 60 })
     }
 
+    /// Blocks of ten sandboxes with magi, and as many without.
+    pub(crate) fn sandbox_blocks(&self) -> usize {
+        if self.quick { 1 } else { 5 }
+    }
+
     /// Stopped pulls before memory is looked at again.
     pub(crate) fn aborts_before_memory(&self) -> usize {
         if self.quick { 5 } else { 20 }
@@ -76,6 +83,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Option<Opt
                     "abort" => What::Abort,
                     "throughput" => What::Throughput,
                     "idle" => What::Idle,
+                    "sandbox" => What::Sandbox,
                     other => return Err(format!("nothing is called {other}")),
                 });
             }
@@ -84,7 +92,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Option<Opt
         }
     }
     if options.what.is_empty() {
-        options.what = vec![What::Abort, What::Throughput, What::Idle];
+        options.what = vec![What::Abort, What::Throughput, What::Idle, What::Sandbox];
     }
     Ok(Some(options))
 }
