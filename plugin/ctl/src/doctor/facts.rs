@@ -8,6 +8,8 @@ use magi_config::Settings;
 use magi_install::{Effective, Place, Version};
 use magi_node_api::{Client, ClientError, NodeStatus, Patience};
 
+use tokio::time::sleep;
+
 use super::check::causes;
 use super::containerd::{self, Containerd};
 use crate::args::DoctorArgs;
@@ -18,6 +20,10 @@ const PATIENCE: Patience = Patience {
     connect: Duration::from_secs(2),
     answer: Duration::from_secs(5),
 };
+
+/// By then a node has what it will have.
+const SETTLED: Duration = Duration::from_secs(5);
+const STEP: Duration = Duration::from_millis(100);
 
 /// All that is known before any check.
 pub(super) struct Facts {
@@ -102,7 +108,12 @@ impl Facts {
 async fn node(socket: &Path) -> Result<Node, ClientError> {
     let mut client = Client::connect(socket, PATIENCE).await?;
     let pid = client.node_pid();
-    let status = client.status().await?;
+    let mut status = client.status().await?;
+    // A node that has just begun loads its probes, and registers; what is not there yet is no failure.
+    while status.sources.iter().any(|source| !source.up) && status.now.since(status.started) < SETTLED {
+        sleep(STEP).await;
+        status = client.status().await?;
+    }
     // A node that answers the one and not the other is no less reachable.
     let pods = client.pods().await.ok().and_then(|(_, pods)| pods);
     Ok(Node {

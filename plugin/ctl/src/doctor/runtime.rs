@@ -17,7 +17,7 @@ const SNAPSHOTTER: Question = Question {
 };
 const PATH: Question = Question {
     id: "pull-path",
-    proves: "pulls go through the transfer service, where the image verifier is called",
+    proves: "pulls go the way on which this containerd calls the image verifier, if it knows one",
 };
 
 /// Fetch layers themselves, piece by piece, past the content store.
