@@ -24,6 +24,7 @@ pub mod process;
 pub mod registry;
 pub mod residue;
 pub mod sandbox;
+pub mod verifier;
 pub mod wait;
 
 pub use api::Api;
