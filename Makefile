@@ -70,6 +70,14 @@ demo: root parts release ## see magi stop a gigantic pull and a lying one beside
 bench: root parts release ## measure latency, throughput and idle cost, side by side
 	@$(STEP) 'bench' $(CARGO) run $(FLAGS) --release --quiet $(HARNESS) --bin magi-bench
 
+.PHONY: fuzz
+fuzz: FUZZ_SECONDS ?= 300
+fuzz: deps ## feed mutated real bytes to every decoder, FUZZ_SECONDS (300) each
+	@for package in magi-snoop magi-plugin magi-engine; do \
+		FUZZ_SECONDS=$(FUZZ_SECONDS) CARGO_PROFILE_DEV_OPT_LEVEL=2 $(STEP) "fuzz $$package" \
+			$(CARGO) test $(FLAGS) --package $$package --lib fuzz_ -- --nocapture --test-threads=1; \
+	done
+
 .PHONY: ci
 ci: FLAGS := --locked
 ci: lint rules doc test demo ## everything that must pass before a change goes in
