@@ -42,16 +42,15 @@ struct Report {
 
 impl Report {
     fn check(&self, id: &str) -> Result<&Value> {
-        let checks = self.json["checks"].as_array().context("no checks")?;
+        let mut checks = self.list("checks");
         checks
-            .iter()
-            .find(|check| check["id"] == id)
+            .find(|check| text(check, "id") == id)
             .with_context(|| format!("no line {id} in {}", self.json))
     }
 
     fn is(&self, id: &str, outcome: &str) -> Result<()> {
         let check = self.check(id)?;
-        ensure!(check["outcome"] == outcome, "not {outcome}: {check}");
+        ensure!(text(check, "outcome") == outcome, "not {outcome}: {check}");
         Ok(())
     }
 
@@ -59,33 +58,36 @@ impl Report {
     fn advises(&self, id: &str, outcome: &str, advice: &str) -> Result<()> {
         self.is(id, outcome)?;
         let check = self.check(id)?;
-        ensure!(
-            check["advice"].to_string().contains(advice),
-            "no {advice:?} in {check}"
-        );
+        let given = check.get("advice").context("no advice")?.to_string();
+        ensure!(given.contains(advice), "no {advice:?} in {check}");
         Ok(())
     }
 
     /// Whether what may be stopped at each of the three stages is this.
     fn covers(&self, stages: [bool; 3]) -> Result<()> {
-        let found: Vec<_> = self.json["stages"]
-            .as_array()
-            .context("no stages")?
-            .iter()
-            .map(|stage| stage["covered"] == true)
-            .collect();
-        ensure!(found == stages, "{}", self.json["stages"]);
+        let covered = |stage: &Value| stage.get("covered").and_then(Value::as_bool);
+        let found: Vec<_> = self.list("stages").filter_map(covered).collect();
+        ensure!(found == stages, "{}", self.json);
         Ok(())
     }
 
     /// The names of the lines with this outcome.
     fn all(&self, outcome: &str) -> Vec<&str> {
-        let checks = self.json["checks"].as_array().into_iter().flatten();
+        let checks = self.list("checks");
         checks
-            .filter(|check| check["outcome"] == outcome)
-            .filter_map(|check| check["id"].as_str())
+            .filter(|check| text(check, "outcome") == outcome)
+            .map(|check| text(check, "id"))
             .collect()
     }
+
+    fn list(&self, name: &str) -> impl Iterator<Item = &Value> {
+        let list = self.json.get(name).and_then(Value::as_array);
+        list.into_iter().flatten()
+    }
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
 fn doctor(magi: &Magi, more: &[&str]) -> Result<Report> {
@@ -113,11 +115,12 @@ async fn magi(node: &Containerd, sources: &[&str], btf: Option<&Path>) -> Result
         }
         let changes = magi.audit_of("source-changed").ok()?;
         let up = |source: &&str| {
+            let is_it = |change: &Value| text(change, "source") == *source;
             changes
                 .iter()
-                .any(|change| change["source"] == *source && change["up"] == true)
+                .any(|change| is_it(change) && change.get("up") == Some(&Value::Bool(true)))
         };
-        sources.iter().all(|source| up(source)).then_some(())
+        sources.iter().all(up).then_some(())
     })
     .await
     .with_context(|| magi.log_tail(40))?;

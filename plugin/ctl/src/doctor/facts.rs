@@ -58,6 +58,17 @@ pub(super) struct Config {
     pub(super) effective: Effective,
 }
 
+impl Config {
+    /// The command that registers magi with this containerd.
+    pub(super) fn install(&self) -> String {
+        if self.path == Path::new(magi_install::DEFAULT_CONFIG) {
+            "magictl install containerd".to_owned()
+        } else {
+            format!("magictl install containerd --config {}", self.path.display())
+        }
+    }
+}
+
 impl Facts {
     /// Asks everybody.
     pub(super) async fn gather(socket: &Path, args: &DoctorArgs) -> Result<Self, Failure> {

@@ -257,7 +257,10 @@ fn closed(facts: &Facts, config: &Config) -> Option<Check> {
     Some(
         NRI.fail(
             format!("NRI is closed in {file}: {why}"),
-            "run `magictl install containerd`, which opens it, and restart containerd",
+            format!(
+                "run `{}`, which opens it, and restart containerd",
+                config.install()
+            ),
         )
         .or("or set `nri.mode: off` in magi-node's settings, and do without the pods' labels"),
     )

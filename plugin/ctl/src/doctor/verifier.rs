@@ -43,12 +43,12 @@ pub(super) fn check(facts: &Facts) -> Check {
             "take io.containerd.image-verifier.v1.bindir out of it, and restart containerd",
         );
     }
-    folder(&found.folder, found.limit)
+    folder(&found.folder, found.limit, &config.install())
 }
 
-fn folder(folder: &Path, limit: Option<usize>) -> Check {
+fn folder(folder: &Path, limit: Option<usize>, command: &str) -> Check {
     let shown = folder.display();
-    let install = || format!("run `magictl install containerd`, which puts {VERIFIER_NAME} into {shown}");
+    let install = || format!("run `{command}`, which puts {VERIFIER_NAME} into {shown}");
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -133,7 +133,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("bin");
         let says = |outcome: Outcome, word: &str, advised: &str| {
-            let check = folder(&place, Some(2));
+            let check = folder(&place, Some(2), "magictl install containerd");
             assert_eq!(check.outcome, outcome, "{check:?}");
             assert!(check.seen.contains(word), "{check:?}");
             assert!(check.advice.concat().contains(advised), "{check:?}");
