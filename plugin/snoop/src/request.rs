@@ -6,11 +6,10 @@
 //! Shapes: vendored cri-api runtime/v1 api.proto, `PullImageRequest`, `ImageSpec`, `PodSandboxConfig`. Fields 1 come first,
 //! as every encoder in use writes them; what looks otherwise is another call.
 
-use std::collections::BTreeMap;
+mod texts;
 
-use zeroize::Zeroizing;
-
-use crate::{MAX_IMAGE, MAX_LABEL_BYTES, MAX_LABELS, MAX_POD_TEXT, Pod, PullRequest};
+use crate::PullRequest;
+use texts::{Text, Texts};
 
 /// Why no pull can be told of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,17 +34,6 @@ enum Level {
     Sandbox,
     Metadata,
     Label,
-}
-
-/// The texts that are wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Text {
-    Image,
-    Name,
-    Uid,
-    Namespace,
-    LabelKey,
-    LabelValue,
 }
 
 /// What the next byte belongs to.
@@ -85,8 +73,6 @@ impl Varint {
     }
 }
 
-type Buffer = Zeroizing<Vec<u8>>;
-
 /// A message that may be a request to pull.
 pub(crate) struct Request {
     position: u64,
@@ -98,15 +84,8 @@ pub(crate) struct Request {
     has_sandbox: bool,
     has_metadata: bool,
     has_unknown: bool,
-    image: Option<Buffer>,
-    name: Option<Buffer>,
-    uid: Option<Buffer>,
-    namespace: Option<Buffer>,
     attempt: u32,
-    label_key: Buffer,
-    label_value: Buffer,
-    labels: Option<BTreeMap<String, String>>,
-    label_bytes: usize,
+    texts: Texts,
 }
 
 impl Request {
@@ -122,15 +101,8 @@ impl Request {
             has_sandbox: false,
             has_metadata: false,
             has_unknown: false,
-            image: None,
-            name: None,
-            uid: None,
-            namespace: None,
             attempt: 0,
-            label_key: Buffer::default(),
-            label_value: Buffer::default(),
-            labels: Some(BTreeMap::new()),
-            label_bytes: 0,
+            texts: Texts::default(),
         }
     }
 
@@ -150,7 +122,7 @@ impl Request {
                 }
                 Phase::Take(text, rest) => {
                     let (taken, after, rest) = split(bytes, rest);
-                    self.take(text, taken)?;
+                    self.texts.push(text, taken)?;
                     self.advance(bytes, after);
                     bytes = after;
                     self.phase = if rest == 0 {
@@ -198,45 +170,21 @@ impl Request {
     /// What the message says, now that all of it was taken.
     pub(crate) fn finish(&mut self) -> Result<PullRequest, No> {
         // An empty message has nothing to leave.
-        let image = self
-            .image
-            .take()
-            .filter(|_| self.levels.is_empty())
-            .ok_or(No::OtherCall)?;
-        let image = text(&image)?;
-        let mut take = |part: fn(&mut Self) -> &mut Option<Buffer>| match part(self).take() {
-            Some(buffer) => text(&buffer),
-            None => Ok(String::new()),
-        };
-        let (name, uid, namespace) = (
-            take(|it| &mut it.name)?,
-            take(|it| &mut it.uid)?,
-            take(|it| &mut it.namespace)?,
-        );
-        let certain = !name.is_empty() && !uid.is_empty() && !namespace.is_empty();
-        if !certain && self.has_unknown {
+        if !self.levels.is_empty() {
             return Err(No::OtherCall);
         }
-        let labels = self.labels.take();
-        let pod = Pod {
-            uid,
-            name,
-            namespace,
-            attempt: self.attempt,
-            labels,
-        };
-        Ok(PullRequest {
-            image,
-            pod: certain.then_some(pod),
-            certain,
-        })
+        let request = self.texts.finish(self.attempt)?;
+        if self.has_unknown && !request.certain {
+            return Err(No::OtherCall);
+        }
+        Ok(request)
     }
 
     /// A field begins: what its number and its kind mean here.
     fn field(&mut self, key: u64) -> Result<Phase, No> {
         let (number, wire) = (key >> 3, key & 7);
         let level = self.levels.last().map(|(level, _)| *level);
-        let has_image = self.image.is_some();
+        let has_image = self.texts.has(Text::Image);
         let meaning = match (level, number, wire) {
             (None, ..) | (_, 0, _) => return Err(No::OtherCall),
             (Some(Level::Request), 1, BYTES) if !has_image => Meaning::Enter(Level::Image),
@@ -269,9 +217,11 @@ impl Request {
             (Some(Level::Sandbox), 6, BYTES) => Meaning::Enter(Level::Label),
             (Some(Level::Sandbox), 1 | 6, _) => return Err(No::OtherCall),
 
-            (Some(Level::Metadata), 1, BYTES) if self.name.is_none() => Meaning::Take(Text::Name),
-            (Some(Level::Metadata), 2, BYTES) if self.uid.is_none() => Meaning::Take(Text::Uid),
-            (Some(Level::Metadata), 3, BYTES) if self.namespace.is_none() => Meaning::Take(Text::Namespace),
+            (Some(Level::Metadata), 1, BYTES) if !self.texts.has(Text::Name) => Meaning::Take(Text::Name),
+            (Some(Level::Metadata), 2, BYTES) if !self.texts.has(Text::Uid) => Meaning::Take(Text::Uid),
+            (Some(Level::Metadata), 3, BYTES) if !self.texts.has(Text::Namespace) => {
+                Meaning::Take(Text::Namespace)
+            }
             (Some(Level::Metadata), 4, VARINT) => Meaning::Attempt,
             (Some(Level::Metadata), 1..=4, _) => return Err(No::OtherCall),
 
@@ -301,62 +251,9 @@ impl Request {
                 self.levels.push((level, end));
                 Ok(Phase::key())
             }
-            Meaning::Take(text) => self.open_text(text, length),
-            Meaning::Skip | Meaning::Attempt => Ok(Phase::skip(length)),
+            Meaning::Take(text) if self.texts.begin(text, length)? => Ok(Phase::take(text, length)),
+            Meaning::Take(_) | Meaning::Skip | Meaning::Attempt => Ok(Phase::skip(length)),
         }
-    }
-
-    fn open_text(&mut self, text: Text, length: u64) -> Result<Phase, No> {
-        let bytes = usize::try_from(length).unwrap_or(usize::MAX);
-        let place = match text {
-            Text::Image => {
-                if bytes == 0 || bytes > MAX_IMAGE {
-                    return Err(No::OtherCall);
-                }
-                &mut self.image
-            }
-            Text::Name => &mut self.name,
-            Text::Uid => &mut self.uid,
-            Text::Namespace => &mut self.namespace,
-            Text::LabelKey | Text::LabelValue => {
-                self.label_bytes = self.label_bytes.saturating_add(bytes);
-                if self.label_bytes > MAX_LABEL_BYTES {
-                    self.labels = None;
-                }
-                if self.labels.is_none() {
-                    return Ok(Phase::skip(length));
-                }
-                let place = if text == Text::LabelKey {
-                    &mut self.label_key
-                } else {
-                    &mut self.label_value
-                };
-                *place = Buffer::new(Vec::with_capacity(bytes));
-                return Ok(Phase::take(text, length));
-            }
-        };
-        if text != Text::Image && bytes > MAX_POD_TEXT {
-            return Err(No::Unreadable);
-        }
-        // At its full size at once: a buffer that grows would leave copies behind.
-        *place = Some(Buffer::new(Vec::with_capacity(bytes)));
-        Ok(Phase::take(text, length))
-    }
-
-    fn take(&mut self, text: Text, bytes: &[u8]) -> Result<(), No> {
-        let place = match text {
-            Text::Image if !bytes.iter().all(u8::is_ascii_graphic) => return Err(No::OtherCall),
-            Text::Image => self.image.as_mut(),
-            Text::Name => self.name.as_mut(),
-            Text::Uid => self.uid.as_mut(),
-            Text::Namespace => self.namespace.as_mut(),
-            Text::LabelKey => Some(&mut self.label_key),
-            Text::LabelValue => Some(&mut self.label_value),
-        };
-        if let Some(place) = place {
-            place.extend_from_slice(bytes);
-        }
-        Ok(())
     }
 
     /// Leaves the messages that end here; a field that reaches beyond its message makes it none.
@@ -370,29 +267,13 @@ impl Request {
                 return Err(No::OtherCall);
             }
             match level {
-                Level::Image if self.image.is_none() => return Err(No::OtherCall),
-                Level::Label => self.keep_label(),
+                Level::Image if !self.texts.has(Text::Image) => return Err(No::OtherCall),
+                Level::Label => self.texts.end_label(),
                 Level::Request | Level::Image | Level::Sandbox | Level::Metadata => {}
             }
             self.levels.pop();
         }
         Ok(())
-    }
-
-    fn keep_label(&mut self) {
-        let (key, value) = (
-            std::mem::take(&mut self.label_key),
-            std::mem::take(&mut self.label_value),
-        );
-        let Some(labels) = &mut self.labels else {
-            return;
-        };
-        match (std::str::from_utf8(&key), std::str::from_utf8(&value)) {
-            (Ok(key), Ok(value)) if labels.len() < MAX_LABELS => {
-                labels.insert(key.to_owned(), value.to_owned());
-            }
-            _ => self.labels = None,
-        }
     }
 
     fn advance(&mut self, before: &[u8], after: &[u8]) {
@@ -401,35 +282,12 @@ impl Request {
 
     /// Bytes that are kept.
     pub(crate) fn held(&self) -> usize {
-        let texts = [&self.image, &self.name, &self.uid, &self.namespace];
-        let labels = if self.labels.is_some() {
-            self.label_bytes
-        } else {
-            0
-        };
-        texts
-            .into_iter()
-            .flatten()
-            .map(|text| text.capacity())
-            .sum::<usize>()
-            + labels
+        self.texts.held()
     }
 
     #[cfg(test)]
     pub(crate) fn held_bytes(&self) -> Vec<u8> {
-        let texts = [&self.image, &self.name, &self.uid, &self.namespace];
-        let mut bytes: Vec<u8> = texts
-            .into_iter()
-            .flatten()
-            .flat_map(|text| text.iter().copied())
-            .collect();
-        bytes.extend_from_slice(&self.label_key);
-        bytes.extend_from_slice(&self.label_value);
-        for (key, value) in self.labels.iter().flatten() {
-            bytes.extend_from_slice(key.as_bytes());
-            bytes.extend_from_slice(value.as_bytes());
-        }
-        bytes
+        self.texts.held_bytes()
     }
 }
 
@@ -460,13 +318,4 @@ fn split(bytes: &[u8], wanted: u64) -> (&[u8], &[u8], u64) {
     let here = bytes.len().min(usize::try_from(wanted).unwrap_or(usize::MAX));
     let (taken, after) = bytes.split_at_checked(here).unwrap_or((bytes, &[]));
     (taken, after, wanted - u64::try_from(here).unwrap_or(wanted))
-}
-
-/// A text without control characters.
-fn text(bytes: &[u8]) -> Result<String, No> {
-    let text = std::str::from_utf8(bytes).map_err(|_| No::OtherCall)?;
-    if text.chars().any(char::is_control) {
-        return Err(No::OtherCall);
-    }
-    Ok(text.to_owned())
 }
