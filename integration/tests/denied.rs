@@ -99,11 +99,38 @@ async fn retries_cost_little_on_1_7() -> Result<()> {
     let (attempts, _) = stage.retries().await?;
     let kinds = about_pulls(&stage.magi.audit()?);
     let records = kinds.values().sum::<u64>() - before;
+    let sent: Vec<u64> = stage
+        .registry
+        .log()
+        .layers(REPOSITORY)
+        .iter()
+        .map(|one| one.body_sent)
+        .collect();
+    println!("1.7: layer bytes of each request for one: {sent:?}");
     println!(
         "1.7: {attempts} attempts more, {} layer bytes in all, {records} records for them: {kinds:?}",
         stage.layer_bytes()
     );
-    ensure!(stage.layer_bytes() < MOST, "{} layer bytes", stage.layer_bytes());
+    if stage.layer_bytes() >= MOST {
+        let ended = stage
+            .magi
+            .ask(&serde_json::json!({"v": 1, "ask": "pulls", "ended": true}))
+            .await?;
+        let last = ended
+            .pointer("/reply/answer/report/ended")
+            .and_then(Value::as_array)
+            .and_then(|all| all.last());
+        let log = stage.magi.log()?;
+        let warnings: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains("WARN") || line.contains("ERROR"))
+            .take(5)
+            .collect();
+        anyhow::bail!(
+            "{} layer bytes; the last pull: {last:?}; {warnings:?}",
+            stage.layer_bytes()
+        );
+    }
     ensure!(
         records <= attempts,
         "{records} records for {attempts} attempts: {kinds:?}"

@@ -64,10 +64,11 @@ async fn remove(api: &Api, removal: Removal) -> Result<(), ApiError> {
     match removal {
         Removal::Lease(lease) => {
             let scope = Scope::new(lease.namespace)?;
-            // Not `sync`: whoever goes on in spite of it is seen by the ingest that it still has for a moment.
+            // With the collection that would follow anyway: whoever asks again must fetch its manifest again, and is seen
+            // in time.
             let request = scope.request(DeleteRequest {
                 id: lease.id.to_string(),
-                sync: false,
+                sync: true,
             });
             api.leases()
                 .delete(request)
