@@ -107,7 +107,7 @@ impl Engine {
             Event::TiesLost => self.ties.lost(),
             Event::SocketsListed { sockets } => self.listed(now, &sockets, fx),
             Event::CallBegan { call, at, request } => self.call_began(now, call, at, request),
-            Event::CallEnded { call, at, end: _ } => self.call_ended(now, call, at),
+            Event::CallEnded { call, at, end } => self.call_ended(now, call, at, end),
             Event::CallsMissed { since, until } => self.requests.missed(since, until),
             Event::PodsListed { pods } => self.pods_listed(pods, fx),
             Event::PodSeen { pod } => self.pod_seen(pod, fx),

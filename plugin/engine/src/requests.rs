@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::bounds::{MAX_CALLS, MAX_GONE_PULLS, MAX_MISSED_SPANS};
 use crate::ids::{CallId, Digest, ImageName, PullId};
-use crate::owner::PullRequest;
+use crate::owner::{PullRequest, RequestEnd};
 use crate::pull::Pull;
 use crate::reference::Reference;
 use crate::time::Time;
@@ -26,6 +26,8 @@ use crate::time::Time;
 const CLOCKS_DIFFER: Duration = Duration::from_micros(500);
 /// Within this time a request has its lease (a few milliseconds measured; containerd's database may be busy).
 const LEASE_WITHIN: Duration = Duration::from_millis(10);
+/// Within this time a question for an image's status is answered, from containerd's memory.
+const STATUS_WITHIN: Duration = Duration::from_millis(50);
 /// How long after a span of unseen requests a lease may still come from one of them.
 const MISSED_LEADS_TO: Duration = Duration::from_secs(1);
 /// How long ended requests and pulls still count as explanations.
@@ -73,6 +75,8 @@ impl Owners {
 struct Call {
     at: Time,
     ended: Option<Time>,
+    /// Its end was not seen: it may have been before `ended`, or is still to come.
+    is_lost: bool,
     asker: Arc<Asker>,
 }
 
@@ -146,18 +150,20 @@ impl Requests {
             Call {
                 at,
                 ended: None,
+                is_lost: false,
                 asker,
             },
         );
         had_room
     }
 
-    /// A request is over; `false` if it is not known.
-    pub(crate) fn ended(&mut self, call: CallId, at: Time) -> bool {
+    /// A request is over, or is not followed any more; `false` if it is not known.
+    pub(crate) fn ended(&mut self, call: CallId, at: Time, end: RequestEnd) -> bool {
         let Some(call) = self.calls.get_mut(&call) else {
             return false;
         };
         call.ended.get_or_insert(at);
+        call.is_lost |= end == RequestEnd::Lost;
         true
     }
 
@@ -238,12 +244,9 @@ impl Requests {
 
     /// Whether a request is so young that its lease or manifest should show up any moment; those of `settled` have.
     pub(crate) fn expects_lease(&self, now: Time, within: Duration, settled: &BTreeSet<CallId>) -> bool {
-        self.calls.iter().any(|(id, call)| {
-            call.ended.is_none()
-                && call.asker.request.certain
-                && now.since(call.at) < within
-                && !settled.contains(id)
-        })
+        self.calls
+            .iter()
+            .any(|(id, call)| call.ended.is_none() && now.since(call.at) < within && !settled.contains(id))
     }
 
     /// Whether a request is known and not over.
@@ -275,10 +278,20 @@ impl Requests {
         let settled = |index: usize| {
             calls.get(index).is_some_and(|call| {
                 let latest = pulls.iter().filter_map(|pull| pull.shown).max();
-                call.ended.is_some() || latest.is_some_and(|shown| shown >= call.at.after(LEASE_WITHIN))
+                if call.asker.request.certain {
+                    call.ended.is_some() || latest >= Some(call.at.after(LEASE_WITHIN))
+                } else {
+                    // It may have asked for an image's status, and then has no lease at all.
+                    call.ended.or(latest) >= Some(call.at.after(STATUS_WITHIN))
+                }
             })
         };
-        let unseen = |index: usize| pulls.get(index).is_none_or(|pull| self.may_be_unseen(pull));
+        let unseen = |index: usize| {
+            pulls.get(index).is_none_or(|pull| {
+                let sure = |call: &&Call| is_in_time(pull, call, Duration::ZERO) && self.fits(pull, call);
+                self.may_be_unseen(pull) || !calls.iter().any(sure)
+            })
+        };
         let found = matching::unique(&edges, settled, unseen);
         let asker = |index: &usize| calls.get(*index).map(|call| Arc::clone(&call.asker));
         pulls
@@ -306,18 +319,8 @@ impl Requests {
     }
 
     fn fits(&self, pull: &Candidate, call: &Call) -> bool {
-        let Some(created) = pull.created else {
+        if !is_in_time(pull, call, CLOCKS_DIFFER) {
             return false;
-        };
-        if created.after(CLOCKS_DIFFER) < call.at {
-            return false;
-        }
-        if let Some(ended) = call.ended {
-            let ended = ended.after(CLOCKS_DIFFER);
-            // The lease is deleted before the answer is written (2.1.9 internal/cri/server/images/image_pull.go).
-            if created > ended || pull.shown.is_some_and(|shown| shown > ended) {
-                return false;
-            }
         }
         let Some(reference) = &call.asker.reference else {
             // containerd refuses what is no reference before it makes a lease.
@@ -351,6 +354,26 @@ impl Requests {
     pub(crate) fn len(&self) -> usize {
         self.calls.len() + self.gone.len() + self.resolved.len()
     }
+}
+
+/// Whether a pull has its lease only while the request is open, if their clocks differ by no more than that.
+///
+/// The lease is deleted before the answer is written (2.1.9 internal/cri/server/images/image_pull.go).
+fn is_in_time(pull: &Candidate, call: &Call, clocks_differ: Duration) -> bool {
+    let Some(created) = pull.created else {
+        return false;
+    };
+    let began = created.after(clocks_differ) >= call.at;
+    let in_time = match call.ended {
+        None => true,
+        // It may go on unseen, but whatever it makes a lease for has one soon: later ones are others'.
+        Some(lost) if call.is_lost => created <= lost.after(MISSED_LEADS_TO),
+        Some(ended) => {
+            let ended = ended.after(clocks_differ);
+            created <= ended && pull.shown.is_none_or(|shown| shown <= ended)
+        }
+    };
+    began && in_time
 }
 
 fn same_image(image: &ImageName, reference: &Reference) -> bool {

@@ -250,7 +250,12 @@ impl Engine {
         }
         let scene = Scene::of(view);
         let pulls = &self.pulls;
-        let pull_of = |lease: &LeaseKey| pulls.get(lease).map(|pull| (pull.id, pull.is_pursued()));
+        // Who goes on is told once it is judged; that a client asks again for what is denied says its own record.
+        let pull_of = |lease: &LeaseKey| {
+            let pull = pulls.get(lease).filter(|pull| !pull.declared.images.is_empty())?;
+            let reason = pull.verdict.as_ref().map(|verdict| verdict.reason);
+            (reason != Some(Reason::DeniedRecently)).then(|| (pull.id, pull.is_pursued()))
+        };
         let mut wishes = Vec::new();
         for (id, aftermath) in &mut self.aftermaths {
             let steps = aftermath.looked(now, &scene, pull_of);

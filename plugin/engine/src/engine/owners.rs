@@ -8,7 +8,7 @@ use crate::bounds::{LEASE_EXPECTED, LOOK_FIRST, LOOK_FOR_LEASE, MAX_LABELS, MAX_
 use crate::budget::Charge;
 use crate::evidence::Source;
 use crate::ids::{CallId, PodNamespace, PullId};
-use crate::owner::{NodePod, PullRequest};
+use crate::owner::{NodePod, PullRequest, RequestEnd};
 use crate::pull::Pull;
 use crate::requests::{Candidate, Owners};
 use crate::time::Time;
@@ -20,15 +20,12 @@ impl Engine {
         }
         // Some of the labels are as good as none: a rule that names another one would not cover this pod.
         request.labels = request.labels.filter(|labels| labels.len() <= MAX_LABELS);
-        let is_certain = request.certain;
         self.requests.began(call, at, request);
-        if is_certain {
-            self.agenda.look_by(now.after(LOOK_FIRST));
-        }
+        self.agenda.look_by(now.after(LOOK_FIRST));
     }
 
-    pub(super) fn call_ended(&mut self, now: Time, call: CallId, at: Time) {
-        if self.is_up(Source::Requests) && self.requests.ended(call, at) && !self.pulls.is_empty() {
+    pub(super) fn call_ended(&mut self, now: Time, call: CallId, at: Time, end: RequestEnd) {
+        if self.is_up(Source::Requests) && self.requests.ended(call, at, end) && !self.pulls.is_empty() {
             // Its lease is gone by now.
             self.agenda.look_by(now.after(LOOK_FIRST));
         }

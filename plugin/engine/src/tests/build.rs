@@ -6,8 +6,9 @@ use std::time::Duration;
 use crate::event::{Feed, IngestView, LeaseView, SocketStat};
 use crate::evidence::TieMethod;
 use crate::ids::{
-    ContainerdNamespace, Cookie, Digest, ImageName, IngestDir, IngestKey, IngestRef, LeaseId, LeaseKey, PodName,
-    PodNamespace, PodUid, RepositoryName, SandboxId, SnapshotKey, SnapshotName, SnapshotterName, SocketName,
+    ContainerdNamespace, Cookie, Digest, ImageName, IngestDir, IngestKey, IngestRef, LeaseId, LeaseKey,
+    PodName, PodNamespace, PodUid, RepositoryName, SandboxId, SnapshotKey, SnapshotName, SnapshotterName,
+    SocketName,
 };
 use crate::manifest::{Layer, Manifest, ManifestBody};
 use crate::owner::{Labels, NodePod, PodIdentity, PullRequest};

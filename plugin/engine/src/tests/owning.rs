@@ -30,7 +30,10 @@ fn report(world: &World, lease: &str) -> PullReport {
 }
 
 fn named(owner: &Owner) -> String {
-    let pod = owner.pod.as_ref().map_or("nobody".to_owned(), ToString::to_string);
+    let pod = owner
+        .pod
+        .as_ref()
+        .map_or("nobody".to_owned(), ToString::to_string);
     format!("{} for {pod}", owner.image)
 }
 
@@ -83,7 +86,9 @@ fn a_lease_that_is_older_than_the_request_is_another_ones() {
 #[test]
 fn two_tags_at_once_stay_two_explanations() {
     let mut world = world();
-    world.asked(1, APP, Some("a/one")).asked(2, OTHER_TAG, Some("b/two"));
+    world
+        .asked(1, APP, Some("a/one"))
+        .asked(2, OTHER_TAG, Some("b/two"));
     world.pass(2).leases("l").leases("m");
     settle(&mut world);
     let either = format!("{} or {}", for_pod(APP, "a/one"), for_pod(OTHER_TAG, "b/two"));
@@ -114,7 +119,11 @@ fn assert_told_apart(world: &World, one: &str, other: &str) {
 fn the_order_of_requests_and_leases_tells_apart() {
     let mut world = world();
     world.asked(1, APP, Some("a/one")).pass(2).leases("l");
-    world.pass(5).asked(2, OTHER_TAG, Some("b/two")).pass(2).leases("m");
+    world
+        .pass(5)
+        .asked(2, OTHER_TAG, Some("b/two"))
+        .pass(2)
+        .leases("m");
     settle(&mut world);
     assert_told_apart(&world, APP, OTHER_TAG);
 }
@@ -158,7 +167,12 @@ fn the_same_image_for_two_pods_is_one_image_and_two_explanations() {
     manifests(&mut world);
     let report = report(&world, "l");
     assert_eq!(report.owner_candidates.len(), 2);
-    assert!(report.owner_candidates.iter().all(|one| one.image.as_str() == APP));
+    assert!(
+        report
+            .owner_candidates
+            .iter()
+            .all(|one| one.image.as_str() == APP)
+    );
 }
 
 #[test]
@@ -168,8 +182,13 @@ fn a_client_that_nobody_sees_makes_the_request_of_another_doubtful() {
     world.pass(1).leases("ctr");
     settle(&mut world);
     assert_eq!([owner(&world, "l"), owner(&world, "ctr")], ["", ""]);
-    world.lease("ctr").manifest(image(21, &[(1, MIB)], &["reg.example/elsewhere"]));
-    assert_eq!([owner(&world, "l"), owner(&world, "ctr")], [for_pod(APP, "a/one"), String::new()]);
+    world
+        .lease("ctr")
+        .manifest(image(21, &[(1, MIB)], &["reg.example/elsewhere"]));
+    assert_eq!(
+        [owner(&world, "l"), owner(&world, "ctr")],
+        [for_pod(APP, "a/one"), String::new()]
+    );
 }
 
 #[test]
@@ -181,7 +200,13 @@ fn a_client_that_nobody_sees_is_not_taken_for_a_request_whose_pull_has_ended() {
     world.lease("l").ends();
     settle(&mut world);
     assert_eq!(owner(&world, "ctr"), "", "the request may still be its");
-    world.pass(1).call_ended(1).pass(10_000).look().pass(10_000).look();
+    world
+        .pass(1)
+        .call_ended(1)
+        .pass(10_000)
+        .look()
+        .pass(10_000)
+        .look();
     assert_eq!(owner(&world, "ctr"), "");
 }
 
@@ -205,7 +230,11 @@ fn requests_that_may_have_gone_unseen_make_leases_doubtful_for_a_while() {
     world.pass(100).asked(1, APP, Some("a/one")).pass(2).leases("l");
     let until = world.now;
     world.tell(Event::CallsMissed { since, until });
-    world.pass(500).asked(2, OTHER_TAG, Some("b/two")).pass(2).leases("m");
+    world
+        .pass(500)
+        .asked(2, OTHER_TAG, Some("b/two"))
+        .pass(2)
+        .leases("m");
     settle(&mut world);
     assert_eq!([owner(&world, "l"), owner(&world, "m")], ["", ""]);
     world.lease("l").ends();
@@ -253,7 +282,10 @@ fn a_request_without_a_pod_names_the_image_and_nobody() {
 #[test]
 fn what_is_no_reference_asks_for_nothing() {
     let mut world = world();
-    world.asked(1, "UPPER/case", Some("a/one")).pass(2).leases("l");
+    world
+        .asked(1, "reg.example/UPPER", Some("a/one"))
+        .pass(2)
+        .leases("l");
     settle(&mut world);
     assert_eq!(owner(&world, "l"), "");
 }
