@@ -259,8 +259,24 @@ mod tests {
         }
         let index = format!(r#"{{"manifests":[{{"digest":"{}","size":1}}]}}"#, hex(9));
         assert!(
-            matches!(parse(index.as_bytes()).unwrap(), ManifestBody::Index { manifests } if manifests.len() == 1)
+            matches!(parse(index.as_bytes()).unwrap().body, ManifestBody::Index { manifests } if manifests.len() == 1)
         );
+    }
+
+    #[test]
+    fn a_layer_whose_author_names_its_ingest_is_seen() {
+        for (annotations, named) in [
+            ("null", false),
+            (r#"{"org.opencontainers.image.title":"x"}"#, false),
+            (r#"{"org.opencontainers.image.ref.name":"x"}"#, true),
+        ] {
+            let text = format!(
+                r#"{{"config":{{"digest":"{}"}},"layers":[{{"digest":"{}","annotations":{annotations}}}]}}"#,
+                hex(1),
+                hex(2)
+            );
+            assert_eq!(parse(text.as_bytes()).unwrap().names_ingests, named, "{annotations}");
+        }
     }
 
     #[test]
@@ -276,7 +292,7 @@ mod tests {
     #[test]
     fn what_is_no_manifest_is_said_to_be_none() {
         assert_eq!(
-            parse(br#"{"architecture":"amd64","rootfs":{}}"#),
+            parse(br#"{"architecture":"amd64","rootfs":{}}"#).map(|parsed| parsed.body),
             Err(Unreadable::OtherDocument)
         );
         for text in [

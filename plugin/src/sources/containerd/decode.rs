@@ -74,7 +74,12 @@ pub(super) fn foreseen(namespace: &ContainerdNamespace, body: &ManifestBody) -> 
         ManifestBody::Image { .. } | ManifestBody::Index { .. } => &[],
     };
     let of_layer = |digest: &Digest| {
-        PREFIXES.map(|prefix| (hashed(namespace, 1, &format!("{prefix}-{digest}")), digest.clone()))
+        PREFIXES.map(|prefix| {
+            (
+                hashed(namespace, 1, &format!("{prefix}-{digest}")),
+                digest.clone(),
+            )
+        })
     };
     layers.iter().flat_map(|layer| of_layer(&layer.digest)).collect()
 }
