@@ -13,6 +13,7 @@ mod process_cost;
 mod sandbox;
 mod stats;
 mod throughput;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -57,6 +58,7 @@ fn run(options: &Options) -> Result<bool> {
                 What::Abort => abort::measure(options).await.map(|figure| vec![figure]),
                 What::Throughput => throughput::measure(options).await.map(|figure| vec![figure]),
                 What::Idle => idle::measure(options).await,
+                What::Verify => verify::measure(options).await.map(|figure| vec![figure]),
                 What::Sandbox => sandbox::measure(options).await.map(|figure| vec![figure]),
             }
         });

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// How to call it.
 pub(crate) const USAGE: &str = "\
-usage: magi-bench [--quick] [--check] [--only abort|throughput|idle|sandbox]...
+usage: magi-bench [--quick] [--check] [--only abort|throughput|idle|sandbox|verify]...
 
   --quick   few rounds, a small image, ten seconds of idling: for trying it out, not for figures
   --check   end with an error if a goal is missed
@@ -23,6 +23,8 @@ pub(crate) enum What {
     Idle,
     /// RunPodSandbox with and without an NRI plugin.
     Sandbox,
+    /// magi-verify from its start to its exit.
+    Verify,
 }
 
 /// What was asked for.
@@ -59,6 +61,11 @@ impl Options {
         if self.quick { 1 } else { 5 }
     }
 
+    /// Questions of the verifier.
+    pub(crate) fn verify_rounds(&self) -> usize {
+        if self.quick { 50 } else { 500 }
+    }
+
     /// Stopped pulls before memory is looked at again.
     pub(crate) fn aborts_before_memory(&self) -> usize {
         if self.quick { 5 } else { 20 }
@@ -84,6 +91,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Option<Opt
                     "throughput" => What::Throughput,
                     "idle" => What::Idle,
                     "sandbox" => What::Sandbox,
+                    "verify" => What::Verify,
                     other => return Err(format!("nothing is called {other}")),
                 });
             }
@@ -92,7 +100,13 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Option<Opt
         }
     }
     if options.what.is_empty() {
-        options.what = vec![What::Abort, What::Throughput, What::Idle, What::Sandbox];
+        options.what = vec![
+            What::Abort,
+            What::Throughput,
+            What::Idle,
+            What::Sandbox,
+            What::Verify,
+        ];
     }
     Ok(Some(options))
 }
