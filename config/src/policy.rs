@@ -45,8 +45,9 @@ section! {
         /// Rules for some pulls. The first that matches decides; a fact about a pull that is not known yet
         /// matches every pattern, and a pull is stopped only if all rules that may apply agree.
         "rules" rules: List<RawRule, 0, MAX_RULES> = Yaml("[]");
-        /// How long an image whose pull was stopped for its size, or because it lied about it, is refused without
-        /// another try; `0s`: not at all. Only where the same limits would stop it again, and where `enforce` holds.
+        /// How long an image whose pull was stopped for its size is refused without another try; `0s`: not at all. Only
+        /// where the same limits would stop it again, and where `enforce` holds. If it was stopped because more bytes
+        /// came than its manifest declares, only from the same repository: that is no fault of the image.
         "denyFor" deny_for: Span<0, DAY> = Yaml("10m");
         /// What the pulls of a namespace may fetch in a span of time. Pulls whose namespace is not known for sure are
         /// not counted, and exempt ones are never stopped.
@@ -170,9 +171,11 @@ fn check_budgets(
     for (index, Given { value, mark }) in raw.value().map(|list| list.0).unwrap_or_default() {
         let path = format!("budgets[{index}]");
         is_unique(&value.name, "budget", &path, &mut names, sink);
+        // What is wrong was reported already.
+        let is_wrong = matches!(value.bytes, Said::Wrong) || matches!(value.pulls, Said::Wrong);
         let bytes = value.bytes.value().and_then(|limit| limit.0);
         let pulls = value.pulls.value().map(|count| u64::from(count.0));
-        if bytes.is_none() && pulls.is_none() {
+        if !is_wrong && bytes.is_none() && pulls.is_none() {
             let problem = Problem::new(path, "the budget allows everything");
             sink.report(&mark, problem.hint("add `bytes` or `pulls`"));
         }

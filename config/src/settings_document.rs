@@ -149,7 +149,7 @@ section! {
 
 section! {
     /// Manifests from their registry. They are asked for only when containerd's image verifier wants to know about an
-    /// image that this node has not seen, and only containerd would fetch the same anyway.
+    /// image XX
     struct RawResolver {
         /// `on` asks registries, `off` never does.
         "mode" mode: OneOf<ResolverMode> = Yaml("off");

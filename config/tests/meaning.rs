@@ -7,7 +7,8 @@
 )]
 
 use magi_config::{Settings, parse_policy, parse_settings};
-use magi_engine::policy::{Limits, Mode, Policy, RuleVerdict};
+use magi_engine::ids::PodNamespace;
+use magi_engine::policy::{Limits, Mode, Policy, Rule, RuleVerdict};
 use serde_json::json;
 
 fn policy(text: &str) -> Policy {
@@ -78,12 +79,13 @@ fn selectors_become_patterns() {
             .collect::<Vec<_>>()
             .join(" ")
     };
-    assert_eq!(written(&rule.namespaces), "a-* 123");
+    let selector = &rule.selector;
+    assert_eq!(written(&selector.namespaces), "a-* 123");
     assert_eq!(
-        written(&rule.images),
+        written(&selector.images),
         "registry.example:5000/team/* */app localhost/x [::1]:5000/x"
     );
-    assert!(rule.images[0].matches("registry.example:5000/team/a/b"));
+    assert!(selector.images[0].matches("registry.example:5000/team/a/b"));
 }
 
 #[test]
@@ -116,6 +118,126 @@ fn patterns_that_match_nothing_are_refused() {
     for pattern in ["Team", "a_b", "a.b", "a b", "", &"a".repeat(64)] {
         refused("namespaces", pattern);
     }
+}
+
+const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// The one rule of a policy that enforces.
+fn rule(rest: &str) -> Rule {
+    let text = format!("version: 1\nmode: enforce\nrules: [{{ name: a, {rest} }}]");
+    policy(&text).rules.remove(0)
+}
+
+#[test]
+fn labels_and_digests_select() {
+    let rule = rule(&format!(
+        "exempt: true, match: {{ podLabels: ['app=web-*', 'example.org/tier=', 'x=*'], digests: ['{DIGEST}'] }}"
+    ));
+    let labels: Vec<String> = rule
+        .selector
+        .labels
+        .iter()
+        .map(|(key, pattern)| format!("{key}={pattern}"))
+        .collect();
+    assert_eq!(labels, ["app=web-*", "example.org/tier=", "x=*"]);
+    assert_eq!(rule.selector.digests[0].to_string(), DIGEST);
+    assert!(rule.selector.images.is_empty() && rule.selector.namespaces.is_empty());
+}
+
+#[test]
+fn labels_digests_and_hosts_that_are_none_are_refused() {
+    for (key, wrong) in [
+        ("podLabels", "app"),
+        ("podLabels", "=web"),
+        ("podLabels", "a b=web"),
+        ("podLabels", "ap*=web"),
+        ("digests", "sha256:12"),
+        ("digests", "latest"),
+    ] {
+        let text =
+            format!("version: 1\nrules: [{{ name: a, exempt: true, match: {{ {key}: ['{wrong}'] }} }}]");
+        assert_eq!(messages(&text).len(), 1, "{wrong}");
+    }
+    for wrong in ["https://a", "a/b", "", "a b"] {
+        let text = format!("resolver: {{ insecure: ['{wrong}'] }}");
+        let problems = parse_settings("s", &text).expect_err(wrong);
+        assert_eq!(problems.problems().len(), 1, "{wrong}");
+    }
+}
+
+#[test]
+fn a_rule_denies_in_its_own_mode_or_the_inherited_one() {
+    let all = "match: { images: ['*'] }";
+    let denies = |mode| RuleVerdict::Deny { mode };
+    assert_eq!(rule(&format!("deny: true, {all}")).verdict, denies(Mode::Enforce));
+    assert_eq!(
+        rule(&format!("deny: true, mode: observe, {all}")).verdict,
+        denies(Mode::Observe)
+    );
+    let limited = rule(&format!("deny: false, limits: {{ image: 1 }}, {all}")).verdict;
+    assert!(matches!(
+        limited,
+        RuleVerdict::Limit {
+            mode: Mode::Enforce,
+            ..
+        }
+    ));
+}
+
+#[test]
+fn a_rule_that_denies_does_nothing_else() {
+    let text = |rest: &str| format!("version: 1\nrules: [{{ name: a, match: {{ images: ['*'] }}, {rest} }}]");
+    let wrong = "rules[0]: the rule denies, so its limits or its exemption would never apply";
+    assert_eq!(messages(&text("deny: true, limits: { image: 1 }")), [wrong]);
+    assert_eq!(messages(&text("deny: true, exempt: true")), [wrong]);
+    assert_eq!(
+        messages(&text("deny: false")),
+        ["rules[0]: the rule says nothing"]
+    );
+}
+
+#[test]
+fn how_long_an_image_is_denied_has_a_default_and_bounds() {
+    let seconds = |text: &str| policy(text).deny_for.as_secs();
+    assert_eq!(seconds("version: 1"), 600);
+    assert_eq!(seconds("version: 1\ndenyFor: 0s"), 0);
+    assert_eq!(seconds("version: 1\ndenyFor: 24h"), 86_400);
+    assert_eq!(messages("version: 1\ndenyFor: 25h").len(), 1);
+}
+
+#[test]
+fn budgets_inherit_the_mode_and_have_defaults() {
+    let policy = policy(
+        "version: 1\nmode: enforce\nbudgets:\n- { name: a, bytes: 1GiB }\n- { name: b, namespaces: ['t-*'], window: 5m, \
+         pulls: 7, mode: observe }\n",
+    );
+    let [a, b] = policy.budgets.as_slice() else {
+        panic!("{:?}", policy.budgets);
+    };
+    assert_eq!(
+        (a.bytes, a.pulls, a.mode, a.window.as_secs()),
+        (Some(1 << 30), None, Mode::Enforce, 3600)
+    );
+    assert_eq!(
+        (b.bytes, b.pulls, b.mode, b.window.as_secs()),
+        (None, Some(7), Mode::Observe, 300)
+    );
+    let namespace = |name| PodNamespace::new(name).unwrap();
+    assert!(a.covers(&namespace("any")) && b.covers(&namespace("t-1")) && !b.covers(&namespace("any")));
+}
+
+#[test]
+fn budgets_that_say_nothing_or_the_same_are_refused() {
+    let text = "version: 1\nbudgets:\n- { name: a }\n- { name: a, bytes: none }\n- { name: b, pulls: 0 }\n";
+    assert_eq!(
+        messages(text),
+        [
+            "budgets[0]: the budget allows everything",
+            "budgets[1]: the budget allows everything",
+            "budgets[1].name: another budget is called `a`",
+            "budgets[2].pulls: `0` is out of bounds",
+        ]
+    );
 }
 
 #[test]
@@ -182,7 +304,8 @@ fn settings_are_typed() {
         "settings.yaml",
         "containerd: { address: /c.sock, namespaces: [moby, k8s.io] }\npolicy: /p\ncontrol: { socket: /s }\n\
          audit: { path: /a, rotate: 1MB, keep: 9 }\nlog: { level: trace, format: json }\n\
-         probes: { mode: off, btf: /b }\npoll: { active: 1.5s, idle: 1m }\ntrace: /t\ntraceMax: 1GiB\n",
+         probes: { mode: off, btf: /b }\nrequests: { mode: off }\nnri: { mode: off, socket: /n }\nresolver: { mode: on, \
+         deadline: 2s, insecure: ['a.example:5000'], credentials: /d }\npoll: { active: 1.5s, idle: 1m }\ntrace: /t\ntraceMax: 1GiB\n",
     )
     .unwrap();
     assert_eq!(
@@ -194,6 +317,14 @@ fn settings_are_typed() {
             "audit": { "path": "/a", "rotate": 1_000_000, "keep": 9 },
             "log": { "level": "trace", "format": "json" },
             "probes": { "mode": "off", "btf": "/b" },
+            "requests": "off",
+            "nri": { "mode": "off", "socket": "/n" },
+            "resolver": {
+                "mode": "on",
+                "deadline": { "secs": 2, "nanos": 0 },
+                "insecure": ["a.example:5000"],
+                "credentials": "/d",
+            },
             "poll": { "active": { "secs": 1, "nanos": 500_000_000 }, "idle": { "secs": 60, "nanos": 0 } },
             "trace": "/t",
             "traceMax": 1_073_741_824,
@@ -211,6 +342,13 @@ fn bounds_of_settings_are_inclusive() {
         ("audit: { rotate: 64KiB }", "audit: { rotate: 65535 }"),
         ("traceMax: 100GiB", "traceMax: 101GiB"),
         ("audit: { keep: 1 }", "audit: { keep: -1 }"),
+        ("resolver: { deadline: 50ms }", "resolver: { deadline: 49ms }"),
+        ("resolver: { deadline: 5s }", "resolver: { deadline: 6s }"),
+        (
+            "resolver: { credentials: ~ }",
+            "resolver: { credentials: docker.json }",
+        ),
+        ("nri: { mode: auto }", "nri: { mode: on }"),
         ("trace: ~", "policy: ~"),
         ("policy: /a", "policy: /a/"),
     ] {

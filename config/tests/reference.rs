@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use magi_config::{Settings, load_policy, load_settings, reference};
 use magi_engine::policy::{Limits, Mode, RuleVerdict};
@@ -75,6 +76,8 @@ fn the_example_of_teams_means_what_it_says() {
     assert_eq!(
         verdicts,
         [
+            ("banned", RuleVerdict::Deny { mode: Mode::Enforce }),
+            ("not-from-there", RuleVerdict::Deny { mode: Mode::Observe }),
             ("platform", RuleVerdict::Exempt),
             (
                 "models",
@@ -98,6 +101,16 @@ fn the_example_of_teams_means_what_it_says() {
                 )
             ),
             (
+                "training",
+                limit(
+                    Mode::Observe,
+                    Limits {
+                        image: Some(100 << 30),
+                        ..top
+                    }
+                )
+            ),
+            (
                 "sandbox",
                 limit(
                     Mode::Enforce,
@@ -110,4 +123,24 @@ fn the_example_of_teams_means_what_it_says() {
             ),
         ]
     );
+    assert_eq!(policy.deny_for, Duration::from_secs(600));
+    let [teams] = policy.budgets.as_slice() else {
+        panic!("{:?}", policy.budgets);
+    };
+    assert_eq!(
+        (teams.bytes, teams.pulls, teams.mode),
+        (Some(100 << 30), Some(300), Mode::Observe)
+    );
+    assert_eq!(teams.window, Duration::from_secs(3600));
+}
+
+/// Whoever writes a policy finds each key in an example.
+#[test]
+fn the_examples_show_every_key_of_a_policy() {
+    let example = fs::read_to_string(here("examples/policy-teams.yaml")).unwrap();
+    let keys = "version mode limits image layer overrun denyFor budgets name namespaces window bytes pulls rules match \
+                podLabels images digests exempt deny";
+    for key in keys.split_whitespace() {
+        assert!(example.contains(&format!("{key}:")), "{key} is in no example");
+    }
 }
