@@ -149,7 +149,7 @@ section! {
 
 section! {
     /// Manifests from their registry. They are asked for only when containerd's image verifier wants to know about an
-    /// image XX
+    /// image that this node has not seen, and containerd would fetch the same anyway.
     struct RawResolver {
         /// `on` asks registries, `off` never does.
         "mode" mode: OneOf<ResolverMode> = Yaml("off");
