@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 const POLICY: &str = "version: 1
 mode: enforce
+denyFor: 0s
 rules:
   - { name: large, match: { namespaces: [a] }, limits: { image: 1GiB } }
   - { name: small, match: { namespaces: [b] }, limits: { image: 100MiB } }
@@ -141,10 +142,18 @@ async fn taken_over(stage: &Stage) -> Result<()> {
     };
     let reference = stage.image("taken-over", 2, slow_to_answer)?;
     let before = stage.intents()?.len();
+    // Otherwise it would be stopped before its first layer, and there would be nothing to take over.
+    let policies = stage.magi.audit_of("policy-in-force")?.len();
+    stage.magi.reload(&POLICY.replace("100MiB", "1GiB"))?;
+    stage
+        .magi
+        .wait_audit("policy-in-force", policies + 1, BOUND)
+        .await?;
     let for_b = stage.pull(&reference, "b");
     stage.shown("b", |pull| pull["stage"] == "downloading").await?;
     let for_a = stage.pull(&reference, "a");
     stage.shown("a", |pull| pull["declared"].is_u64()).await?;
+    stage.magi.reload(POLICY)?;
     let for_b = for_b.await?;
     ensure!(for_b.outcome.is_err(), "it completed for b");
     let for_a = for_a.await?;

@@ -85,7 +85,7 @@ pub const MAX_GONE_PULLS: usize = 256;
 /// For so long after a request its lease and manifest are looked for at a quick pace.
 pub const LEASE_EXPECTED: Duration = Duration::from_millis(1_500);
 /// Pause between these looks.
-pub const LOOK_FOR_LEASE: Duration = Duration::from_millis(8);
+pub const LOOK_FOR_LEASE: Duration = Duration::from_millis(5);
 /// Pods of the node that are remembered.
 pub const MAX_PODS: usize = 4096;
 /// Labels of one pod that are remembered, and requests that a report names as possible.

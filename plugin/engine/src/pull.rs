@@ -45,6 +45,8 @@ pub(crate) struct Pull {
     pub(crate) asked: Option<String>,
     pub(crate) verdict: Option<Verdict>,
     pub(crate) pursuit: Pursuit,
+    /// Another pull was seen to fetch a layer of it: it goes on with what that one brings.
+    pub(crate) has_waited: bool,
     /// Something that a verdict hangs on has changed since the last one.
     pub(crate) changed: bool,
 }
@@ -91,6 +93,7 @@ impl Pull {
             asked: None,
             verdict: None,
             pursuit: Pursuit::default(),
+            has_waited: false,
             changed: false,
         }
     }

@@ -22,10 +22,12 @@ use crate::pull::Pull;
 use crate::reference::Reference;
 use crate::time::Time;
 
+/// Source: containerd 2.1.9 internal/cri/constants/constants.go, `K8sContainerdNamespace`.
+const CRI_NAMESPACE: &str = "k8s.io";
 /// How far the clocks of the kernel's records and of containerd's leases may differ.
 const CLOCKS_DIFFER: Duration = Duration::from_micros(500);
 /// Within this time a request has its lease (a few milliseconds measured; containerd's database may be busy).
-const LEASE_WITHIN: Duration = Duration::from_millis(10);
+const LEASE_WITHIN: Duration = Duration::from_millis(4);
 /// Within this time a question for an image's status is answered, from containerd's memory.
 const STATUS_WITHIN: Duration = Duration::from_millis(50);
 /// How long after a span of unseen requests a lease may still come from one of them.
@@ -84,6 +86,8 @@ struct Call {
 #[derive(Clone, Debug)]
 pub(crate) struct Candidate {
     pub(crate) id: PullId,
+    /// It is in the containerd namespace in which all pulls by CRI are.
+    is_by_cri: bool,
     created: Option<Time>,
     /// The latest look that showed it began then.
     shown: Option<Time>,
@@ -103,6 +107,7 @@ impl Candidate {
         let repositories = &pull.declared.repositories;
         Self {
             id: pull.id,
+            is_by_cri: pull.lease.namespace.as_str() == CRI_NAMESPACE,
             created: pull.created,
             shown: pull.shown,
             repositories: repositories
@@ -319,7 +324,7 @@ impl Requests {
     }
 
     fn fits(&self, pull: &Candidate, call: &Call) -> bool {
-        if !is_in_time(pull, call, CLOCKS_DIFFER) {
+        if !pull.is_by_cri || !is_in_time(pull, call, CLOCKS_DIFFER) {
             return false;
         }
         let Some(reference) = &call.asker.reference else {

@@ -122,7 +122,8 @@ mod tests {
     #[test]
     fn everything_is_measured_unless_told_otherwise() {
         let all = of(&[]).expect("fine").expect("options");
-        assert_eq!(all.what, [What::Abort, What::Throughput, What::Idle]);
+        let expected = [What::Abort, What::Throughput, What::Idle, What::Sandbox, What::Verify];
+        assert_eq!(all.what, expected);
         let one = of(&["--quick", "--only", "idle", "--check"])
             .expect("fine")
             .expect("options");

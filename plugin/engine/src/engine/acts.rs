@@ -63,6 +63,13 @@ impl Engine {
     }
 
     fn pursue_one(&mut self, now: Time, key: &LeaseKey, fx: &mut Effects) {
+        let waits = self
+            .pulls
+            .get(key)
+            .is_some_and(|pull| self.is_fetched_by_others(pull));
+        if let Some(pull) = self.pulls.get_mut(key) {
+            pull.has_waited |= waits;
+        }
         let Some(pull) = self.pulls.get(key) else { return };
         let Some(verdict) = pull.verdict.clone() else {
             return;
@@ -110,7 +117,20 @@ impl Engine {
             && self.is_up(Source::Probes)
             && !pull.pursuit.lease_deleted
             && pull.is_before_layers()
+            && !pull.has_waited
             && asker.is_some_and(|asker| asker.request.certain && self.requests.is_open(asker.call))
+    }
+
+    /// Whether another pull fetches one of its layers, as far as the last look shows: then it waits for that one, and
+    /// would go on waiting without its lease, to fail only when the other one is done.
+    fn is_fetched_by_others(&self, pull: &Pull) -> bool {
+        let mut held = pull
+            .declared
+            .foreseen
+            .keys()
+            .filter_map(|dir| self.picture.ingest(*dir))
+            .flat_map(|held| &held.leases);
+        held.any(|lease| *lease != pull.lease)
     }
 
     /// A table that cannot be listed is asked again all the same, but rarely: nobody else would notice that it can.

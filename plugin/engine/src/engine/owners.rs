@@ -75,13 +75,21 @@ impl Engine {
 
     fn owners_found(&mut self, joined: &BTreeMap<PullId, Owners>) {
         let nobody = Owners::Unknown;
+        let mut changed = false;
         for pull in self.pulls.values_mut() {
             let owners = joined.get(&pull.id).unwrap_or(&nobody);
             if pull.owners != *owners {
                 pull.owners = owners.clone();
                 pull.changed = true;
+                changed = true;
             }
             pull.ownership = self.pods.ownership(owners);
+        }
+        if changed && !self.policy.budgets.is_empty() {
+            // What one pull uses is the other ones' affair, too.
+            for pull in self.pulls.values_mut() {
+                pull.changed = true;
+            }
         }
         // What comes out late is right for those that ended, too.
         for report in &mut self.ended {

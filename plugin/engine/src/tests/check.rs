@@ -297,12 +297,31 @@ impl Checker {
         let view = &self.with_leaseless(view);
         let mut owners: BTreeMap<IngestDir, BTreeSet<LeaseKey>> = BTreeMap::new();
         let mut leases: BTreeMap<LeaseKey, Seen> = BTreeMap::new();
+        let shown: BTreeSet<&LeaseKey> = view.leases.iter().map(|lease| &lease.key).collect();
+        for (lease, seen) in self
+            .leases
+            .extract_if(.., |lease, _| !shown.contains(lease))
+            .collect::<Vec<_>>()
+        {
+            if let Some(id) = seen.id {
+                let gone = Gone { at: self.now, seen };
+                self.settle(&lease, &gone);
+                self.gone.insert(id, gone);
+            }
+        }
         for lease in &view.leases {
             let mut seen = self.leases.remove(&lease.key).unwrap_or_else(|| Seen {
                 since: self.now,
                 ..Seen::default()
             });
             seen.created = lease.created;
+            // What is denied is known by its digest alone.
+            for denied in lease.content.iter().filter_map(|digest| self.denials.get(digest)) {
+                if let Some(manifest) = &denied.document {
+                    let digest = manifest.digest.clone();
+                    seen.manifests.entry(digest).or_insert_with(|| manifest.clone());
+                }
+            }
             seen.snapshots.extend(lease.snapshots.iter().cloned());
             for ingest in view.ingests.iter().filter(|ingest| {
                 ingest.key.namespace == lease.key.namespace && lease.ingests.contains(&ingest.key.reference)
@@ -321,13 +340,7 @@ impl Checker {
             }
             leases.insert(lease.key.clone(), seen);
         }
-        for (lease, seen) in std::mem::replace(&mut self.leases, leases) {
-            if let Some(id) = seen.id {
-                let gone = Gone { at: self.now, seen };
-                self.settle(&lease, &gone);
-                self.gone.insert(id, gone);
-            }
-        }
+        self.leases = leases;
         // A tie that was learnt while somebody else had the ingest says nothing of who has it now.
         let nobody = BTreeSet::new();
         for (dir, before) in std::mem::replace(&mut self.owners, owners) {

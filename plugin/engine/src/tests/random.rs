@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestError, TestRunner};
 
 use super::check::Broken;
-use super::world::{Outcome, Step, World};
+use super::world::{Asker, Outcome, Step, World};
 use crate::action::Action;
 use crate::evidence::TieMethod;
 use crate::trace::{Line, replay};
@@ -52,13 +52,28 @@ fn heard() -> impl Strategy<Value = Option<TieMethod>> {
     ]
 }
 
+fn asker() -> impl Strategy<Value = Asker> {
+    prop_oneof![
+        6 => (0..4_u8).prop_map(Asker::Pod),
+        1 => Just(Asker::Nobody),
+        2 => Just(Asker::Unseen),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let small = 0..8_u8;
     prop_oneof![
         12 => (0..10_u8).prop_map(Step::Pass),
         10 => prop_oneof![Just(0), any::<u16>()].prop_map(Step::TickAtWake),
         2 => Just(Step::TickNow),
-        6 => (any::<u8>(), prop::bool::weighted(0.2)).prop_map(|(image, namespace)| Step::Begin { image, namespace }),
+        6 => (any::<u8>(), prop::bool::weighted(0.2), asker())
+            .prop_map(|(image, namespace, asker)| Step::Begin { image, namespace, asker }),
+        8 => (1..4_u8).prop_map(Step::Requests),
+        1 => Just(Step::LoseRequests),
+        1 => (0..4_u8).prop_map(Step::Pod),
+        4 => any::<u8>().prop_map(Step::Verify),
+        1 => any::<u8>().prop_map(Step::Resolve),
+        1 => Just(Step::AskPods),
         24 => (small.clone(), 0..2_u8, any::<u16>(), heard())
             .prop_map(|(pull, layer, kib, heard)| Step::Advance { pull, layer, kib, heard }),
         2 => (small.clone(), 0..2_u8).prop_map(|(pull, layer)| Step::Share { pull, layer }),
@@ -74,7 +89,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => small.clone().prop_map(Step::Document),
         24 => (1..6_u8).prop_map(Step::Records),
         14 => (small.clone(), outcome()).prop_map(|(which, outcome)| Step::LeverBack { which, outcome }),
-        3 => (0..3_u8, prop::bool::weighted(0.7)).prop_map(|(which, up)| Step::Source { which, up }),
+        3 => (0..5_u8, prop::bool::weighted(0.7)).prop_map(|(which, up)| Step::Source { which, up }),
         1 => Just(Step::RestartContainerd),
         1 => Just(Step::Flap),
         1 => Just(Step::TiesLost),
@@ -138,7 +153,19 @@ struct Seen {
 }
 
 /// Effects that the stories must have led to.
-const EFFECTS: [&str; 25] = [
+const EFFECTS: [&str; 37] = [
+    "admitted",
+    "refused",
+    "pods",
+    "record refused",
+    "denied-by-rule",
+    "denied-recently",
+    "namespace-budget",
+    "by rule team",
+    "by rule small",
+    "by rule bytes",
+    "by rule pulls",
+    "delete-lease",
     "ended",
     "closed",
     "failed",
@@ -216,8 +243,10 @@ fn labels(effect: &Action) -> Vec<String> {
             let evidence = json["intent"]["evidence"].as_array().into_iter().flatten();
             let methods = evidence.filter_map(|piece| word(piece, "method"));
             let by = methods.map(|method| format!("{} by {method}", lever.code()));
+            let rule = word(&json["intent"], "rule").map(|rule| format!("by rule {rule}"));
             by.chain([lever.code().to_owned()])
                 .chain(word(&json["intent"], "reason"))
+                .chain(rule)
                 .collect()
         }
         Action::Look { .. } | Action::ListSockets | Action::WakeAt { .. } => Vec::new(),

@@ -3,6 +3,7 @@
 //! each source keeps its order, as the real ones do.
 
 mod images;
+mod requests;
 mod run;
 mod truth;
 
@@ -14,10 +15,11 @@ use crate::action::{Action, Effects, Lever, LeverOutcome};
 use crate::engine::Engine;
 use crate::event::{Event, Question, SocketStat, View};
 use crate::evidence::{Source, TieMethod};
-use crate::ids::{AttemptId, Cookie, Digest, LeaseKey, PullId, RequestId, SnapshotName};
+use crate::ids::{AttemptId, CallId, Cookie, Digest, LeaseKey, PullId, RequestId, SnapshotName};
 use crate::time::Time;
 use crate::trace::Line;
 
+pub(super) use requests::Asker;
 pub(super) use run::{Outcome, Step};
 
 /// A layer within its containerd namespace: what an ingest is about.
@@ -39,6 +41,12 @@ pub(super) struct World {
     look: Option<View>,
     listing: Option<Vec<SocketStat>>,
     levers: BTreeMap<AttemptId, Lever>,
+    /// Requests of the kernel side on their way to the engine, in order.
+    requests: VecDeque<Event>,
+    /// Until then the engine knows of all requests.
+    requests_told: Time,
+    /// Pods that are there, by number.
+    pods: BTreeSet<u8>,
     wake: Option<Time>,
     wants_look: bool,
     wants_extracts: bool,
@@ -54,6 +62,11 @@ struct Pull {
     lease: LeaseKey,
     namespace: &'static str,
     image: usize,
+    created: Time,
+    /// Who asked for it; none: a client that nobody sees.
+    asked: Option<Asked>,
+    /// Its lease was deleted under it.
+    is_leaseless: bool,
     /// The process that ran it is there; else only its lease is.
     runs: bool,
     documents_told: usize,
@@ -61,6 +74,15 @@ struct Pull {
     /// Layers whose ingests its lease lists.
     lists: BTreeSet<u64>,
     snapshot: SnapshotName,
+    /// Its extract snapshot is there, and its lease holds it.
+    unpacks: bool,
+}
+
+/// A request that led to a pull.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    call: CallId,
+    pod: Option<u8>,
 }
 
 #[derive(Clone, Debug)]
@@ -98,6 +120,9 @@ impl World {
             look: None,
             listing: None,
             levers: BTreeMap::new(),
+            requests: VecDeque::new(),
+            requests_told: Time::default(),
+            pods: BTreeSet::new(),
             wake: None,
             wants_look: false,
             wants_extracts: false,
@@ -127,6 +152,7 @@ impl World {
         });
         self.checker.hear(self.engine.report(false));
         self.checker.observe(self.now, &event, &effects)?;
+        self.owners_are_right()?;
         for effect in effects {
             match effect {
                 Action::PullLever { attempt, lever, .. } => {
@@ -173,6 +199,11 @@ impl World {
         if up {
             self.up.insert(source);
             self.tell(Event::SourceUp { source })?;
+            self.requests_told = self.now;
+            if source == Source::Nri {
+                let pods = self.pods.iter().map(|pod| requests::node_pod(*pod)).collect();
+                self.tell(Event::PodsListed { pods })?;
+            }
             if source == Source::SocketTable {
                 // The real source knows that it works only by listing.
                 let listing = self.list();
@@ -184,7 +215,8 @@ impl World {
                 Source::Containerd => self.look = None,
                 Source::SocketTable => self.listing = None,
                 Source::Probes => self.records.clear(),
-                Source::Requests | Source::Nri | Source::Verifier | Source::Operator => {}
+                Source::Requests => self.requests.clear(),
+                Source::Nri | Source::Verifier | Source::Operator => {}
             }
             self.tell(Event::SourceDown { source })?;
         }
@@ -203,6 +235,8 @@ impl World {
         let Some(view) = self.look.take() else {
             return Ok(());
         };
+        // What the kernel tells comes at once, what containerd tells takes a while.
+        self.deliver_requests(usize::MAX)?;
         self.tell(Event::Looked { view })
     }
 
@@ -314,10 +348,10 @@ impl World {
                 }
             }
             Lever::DeleteLease { lease } => {
-                let pull = self.pulls.iter().position(|pull| pull.lease == *lease);
-                match pull {
+                let mut pulls = self.pulls.iter_mut();
+                match pulls.find(|pull| pull.lease == *lease && !pull.is_leaseless) {
                     Some(pull) => {
-                        self.end_pull(pull, true);
+                        pull.is_leaseless = true;
                         LeverOutcome::Done { count: 1 }
                     }
                     None => LeverOutcome::AlreadyGone,

@@ -4,6 +4,7 @@ use super::judge::Condemned;
 use super::{Checker, Gone};
 use crate::evidence::{BudgetKind, Evidence, Reason};
 use crate::ids::{LeaseKey, PodNamespace, PullId, RepositoryName};
+use crate::manifest::Manifest;
 use crate::policy::Budget;
 use crate::time::Time;
 
@@ -14,6 +15,8 @@ pub(super) struct Denied {
     pub(super) until: Time,
     /// Where it came from, if that is sure.
     pub(super) from: Option<RepositoryName>,
+    /// What it is, but for where it comes from.
+    pub(super) document: Option<Manifest>,
 }
 
 /// An ended pull on the account of a namespace.
@@ -43,8 +46,22 @@ impl Checker {
             let until = self.now.after(self.policy.deny_for);
             for root in gone.seen.roots() {
                 let from = from.clone();
-                let denied = Denied { reason, until, from };
+                let denied = Denied {
+                    reason,
+                    until,
+                    from,
+                    document: None,
+                };
                 self.denials.entry(root.digest.clone()).or_insert(denied);
+            }
+            for manifest in gone.seen.manifests.values() {
+                if let Some(denied) = self.denials.get_mut(&manifest.digest) {
+                    let repositories = Vec::new();
+                    denied.document = Some(Manifest {
+                        repositories,
+                        ..manifest.clone()
+                    });
+                }
             }
         }
         if let Some(namespace) = self.namespace_of(lease)

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::images::{self, POLICIES};
+use super::requests::Asker;
 use super::{Pull, World};
 use crate::bounds::AFTERMATH_LONGEST;
 use crate::event::{Event, Question};
@@ -12,6 +13,13 @@ use crate::tests::check::{Broken, Invariant};
 use crate::time::Time;
 
 const NAMESPACES: [&str; 2] = ["k8s.io", "other"];
+const SOURCES: [Source; 5] = [
+    Source::Containerd,
+    Source::Probes,
+    Source::SocketTable,
+    Source::Requests,
+    Source::Nri,
+];
 /// How time may pass, in microseconds.
 const PAUSES: [u64; 10] = [
     0, 50, 700, 3_000, 6_000, 30_000, 120_000, 700_000, 4_500_000, 13_000_000,
@@ -29,7 +37,14 @@ pub(in crate::tests) enum Step {
     Begin {
         image: u8,
         namespace: bool,
+        asker: Asker,
     },
+    Requests(u8),
+    LoseRequests,
+    Pod(u8),
+    Verify(u8),
+    Resolve(u8),
+    AskPods,
     Advance {
         pull: u8,
         layer: u8,
@@ -104,9 +119,17 @@ impl World {
                 self.tell(Event::Tick)?;
             }
             Step::TickNow => self.tell(Event::Tick)?,
-            Step::Begin { image, namespace } => {
-                self.begin_pull(usize::from(*image), NAMESPACES[usize::from(*namespace)]);
-            }
+            Step::Begin {
+                image,
+                namespace,
+                asker,
+            } => self.begin_pull(usize::from(*image), NAMESPACES[usize::from(*namespace)], *asker),
+            Step::Requests(most) => self.deliver_requests(usize::from(*most))?,
+            Step::LoseRequests => self.lose_requests()?,
+            Step::Pod(which) => self.change_pod(*which)?,
+            Step::Verify(image) => self.verify(usize::from(*image))?,
+            Step::Resolve(image) => self.resolve(usize::from(*image))?,
+            Step::AskPods => self.ask(Question::Pods)?,
             Step::Advance {
                 pull,
                 layer,
@@ -155,8 +178,7 @@ impl World {
                 }
             }
             Step::Source { which, up } => {
-                let sources = [Source::Containerd, Source::Probes, Source::SocketTable];
-                self.change_source(sources[usize::from(*which) % 3], *up)?;
+                self.change_source(SOURCES[usize::from(*which) % SOURCES.len()], *up)?;
             }
             Step::RestartContainerd => {
                 self.change_source(Source::Containerd, false)?;
@@ -194,7 +216,7 @@ impl World {
     }
 
     pub(in crate::tests) fn all_up(&mut self) -> Result<(), Broken> {
-        for source in [Source::Containerd, Source::Probes, Source::SocketTable] {
+        for source in SOURCES {
             self.change_source(source, true)?;
         }
         Ok(())
@@ -239,6 +261,7 @@ impl World {
     /// Delivers whatever is on its way; `false` if nothing was.
     fn deliver(&mut self, levers: Outcome) -> Result<bool, Broken> {
         let told = self.trace.len();
+        self.deliver_requests(usize::MAX)?;
         self.deliver_records(usize::MAX)?;
         while let Some(attempt) = self.levers.keys().next().copied() {
             self.lever_back(attempt, levers)?;
@@ -297,6 +320,9 @@ impl World {
         }
         while !self.pulls.is_empty() {
             self.end_pull(0, true);
+        }
+        for pod in self.pods.clone() {
+            self.change_pod(pod)?;
         }
         self.start_look();
         self.end_look()?;

@@ -1,30 +1,40 @@
 //! What really happens in containerd and in the kernel, and how it looks from outside at one moment.
 
+use std::time::Duration;
+
+use super::requests::Asker;
 use super::{Ingest, LayerKey, Pull, Socket, World, images};
 use crate::event::{Event, LeaseView, SocketStat, View};
 use crate::evidence::Source;
 use crate::ids::{Cookie, LeaseKey};
+use crate::owner::RequestEnd;
 use crate::tests::build::{self, KIB, MIB};
 
 /// Pulls at once.
 const MOST_PULLS: usize = 7;
 
 impl World {
-    pub(super) fn begin_pull(&mut self, image: usize, namespace: &'static str) {
+    /// A pull begins, for whoever asks: a pod, nobody by CRI, or a client that nobody sees.
+    pub(super) fn begin_pull(&mut self, image: usize, namespace: &'static str, asker: Asker) {
         if self.pulls.len() >= MOST_PULLS {
             return;
         }
         let number = self.count();
         let snapshot = build::snapshot(namespace, &format!("extract-{number} chain"));
-        self.extracts.insert(snapshot.clone());
+        let asked = self.request(image, namespace, asker);
+        self.pass(Duration::from_millis(1));
         self.pulls.push(Pull {
             lease: build::lease_key(namespace, &format!("lease-{number}")),
             namespace,
             image: image % images::count(),
+            created: self.now,
+            asked,
+            is_leaseless: false,
             runs: true,
             documents_told: 0,
             content: Default::default(),
             lists: Default::default(),
+            unpacks: false,
             snapshot,
         });
     }
@@ -39,6 +49,15 @@ impl World {
             return None;
         }
         let key: LayerKey = (one.namespace, sent.layer);
+        if one.is_leaseless && !one.lists.contains(&sent.layer) {
+            // containerd opens no ingest for it any more.
+            self.end_pull(pull, false);
+            return None;
+        }
+        if one.lists.is_empty() {
+            self.extracts.insert(one.snapshot.clone());
+            one.unpacks = true;
+        }
         let ingest = self.ingests.entry(key).or_insert(Ingest {
             offset: 0,
             total: sent.total,
@@ -147,6 +166,9 @@ impl World {
             return;
         }
         let one = self.pulls.remove(pull);
+        if let Some(asked) = one.asked {
+            self.request_ends(asked, RequestEnd::Answered);
+        }
         self.close_sockets(|socket| socket.owner == one.lease);
         for layer in &one.lists {
             let key = (one.namespace, *layer);
@@ -190,6 +212,15 @@ impl World {
 
     /// containerd is started anew: leases and ingests are still there, but nobody works for them.
     pub(super) fn restart_containerd(&mut self) {
+        let asked: Vec<_> = self
+            .pulls
+            .iter_mut()
+            .filter_map(|pull| pull.asked.take())
+            .collect();
+        for asked in asked {
+            self.request_ends(asked, RequestEnd::Closed);
+        }
+        self.pulls.retain(|pull| !pull.is_leaseless);
         for pull in &mut self.pulls {
             pull.runs = false;
             pull.documents_told = 0;
@@ -233,12 +264,13 @@ impl World {
         let leases = self
             .pulls
             .iter()
+            .filter(|pull| !pull.is_leaseless)
             .map(|pull| LeaseView {
                 key: pull.lease.clone(),
-                created: None,
+                created: Some(pull.created),
                 content: pull.content.iter().cloned().collect(),
                 ingests: pull.lists.iter().map(|layer| build::ingest_ref(*layer)).collect(),
-                snapshots: vec![pull.snapshot.clone()],
+                snapshots: pull.unpacks.then(|| pull.snapshot.clone()).into_iter().collect(),
             })
             .collect();
         View {
