@@ -27,7 +27,7 @@ const CRI_NAMESPACE: &str = "k8s.io";
 /// How far the clocks of the kernel's records and of containerd's leases may differ.
 const CLOCKS_DIFFER: Duration = Duration::from_micros(500);
 /// Within this time a request has its lease (a few milliseconds measured; containerd's database may be busy).
-const LEASE_WITHIN: Duration = Duration::from_millis(4);
+const LEASE_WITHIN: Duration = Duration::from_millis(10);
 /// Within this time a question for an image's status is answered, from containerd's memory.
 const STATUS_WITHIN: Duration = Duration::from_millis(50);
 /// How long after a span of unseen requests a lease may still come from one of them.

@@ -21,6 +21,8 @@ impl World {
         }
         let number = self.count();
         let snapshot = build::snapshot(namespace, &format!("extract-{number} chain"));
+        // Nothing happens at once: whatever is near is a millisecond away.
+        self.pass(Duration::from_millis(1));
         let asked = self.request(image, namespace, asker);
         self.pass(Duration::from_millis(1));
         self.pulls.push(Pull {
