@@ -91,9 +91,9 @@ impl Engine {
                 pull.changed = true;
             }
         }
-        // What comes out late is right for those that ended, too.
+        // What comes out late is right for those that ended a short while ago, too; also that nothing is known.
         for report in &mut self.ended {
-            if let Some(owners) = joined.get(&report.id).filter(|owners| **owners != nobody) {
+            if let Some(owners) = joined.get(&report.id) {
                 let ownership = self.pods.ownership(owners);
                 report.owner = ownership.owner;
                 report.owner_candidates = ownership.candidates;

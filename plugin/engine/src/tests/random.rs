@@ -54,7 +54,7 @@ fn heard() -> impl Strategy<Value = Option<TieMethod>> {
 
 fn asker() -> impl Strategy<Value = Asker> {
     prop_oneof![
-        6 => (0..4_u8).prop_map(Asker::Pod),
+        10 => (0..4_u8).prop_map(Asker::Pod),
         1 => Just(Asker::Nobody),
         2 => Just(Asker::Unseen),
     ]

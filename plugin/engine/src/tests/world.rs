@@ -267,7 +267,6 @@ impl World {
             return Ok(false);
         };
         one.documents_told += 1;
-        one.content.insert(manifest.digest.clone());
         let lease = one.lease.clone();
         self.tell(Event::ManifestRead {
             lease,

@@ -160,9 +160,17 @@ impl Checker {
         facts: Option<&PullFacts>,
     ) -> Result<(), Broken> {
         let said: BTreeSet<Source> = evidence.iter().map(Evidence::source).collect();
-        let knows = said.contains(&Source::Containerd) || said.contains(&Source::Operator);
+        let enough = match reason {
+            Reason::Operator => said.contains(&Source::Operator),
+            Reason::ImageTooLarge
+            | Reason::LayerTooLarge
+            | Reason::LayerOverrunsManifest
+            | Reason::DeniedByRule
+            | Reason::DeniedRecently
+            | Reason::NamespaceBudget => said.contains(&Source::Requests),
+        };
         self.ensure(
-            knows && said.contains(&Source::Requests),
+            enough && said.contains(&Source::Containerd),
             Invariant::TwoSources,
             || format!("{reason} on the word of {said:?}"),
         )?;

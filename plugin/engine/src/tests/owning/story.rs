@@ -95,8 +95,9 @@ struct Story {
     late_questions: Vec<u64>,
 }
 
-/// `shortest` is the shortest life of a pull: one that no look shows explains nothing.
-fn client(shortest: u64) -> impl Strategy<Value = Client> {
+/// `shortest` is the shortest life of a pull: one that no look shows explains nothing. `slowest` is how long a request
+/// may be without its lease.
+fn client(shortest: u64, slowest: u64) -> impl Strategy<Value = Client> {
     let kind = prop_oneof![
         6 => Just(Kind::Pod),
         1 => Just(Kind::Nobody),
@@ -105,7 +106,7 @@ fn client(shortest: u64) -> impl Strategy<Value = Client> {
     ];
     let life = prop_oneof![shortest..3 * shortest, shortest..600_000_u64];
     (
-        (0..WITHIN, kind, 0..IMAGES.len(), 200..9_000_u64),
+        (0..WITHIN, kind, 0..IMAGES.len(), 200..slowest),
         (500..60_000_u64, life, 50..15_000_u64, prop::bool::weighted(0.1)),
     )
         .prop_map(
@@ -141,9 +142,12 @@ fn late(most: u64) -> impl Strategy<Value = Vec<u64>> {
     ]
 }
 
-fn story(shortest: u64, late_by: [u64; 3]) -> impl Strategy<Value = Story> {
+fn story(shortest: u64, slowest: u64, late_by: [u64; 3]) -> impl Strategy<Value = Story> {
     (
-        (prop::collection::vec(client(shortest), 1..9), any::<bool>()),
+        (
+            prop::collection::vec(client(shortest, slowest), 1..9),
+            any::<bool>(),
+        ),
         prop::collection::vec(3_000..LOOKS_AT_LEAST, 1..30),
         prop_oneof![3 => Just(Vec::new()), 1 => prop::collection::vec(loss(), 1..3)],
         late(late_by[0]),
@@ -526,7 +530,7 @@ fn run(
 
 #[test]
 fn whoever_is_named_is_the_owner_at_every_step() {
-    let known = run(story(SHORTEST_PULL, [1_000, 4_000, 500]), prompt);
+    let known = run(story(SHORTEST_PULL, 4_000, [1_000, 4_000, 500]), prompt);
     // A join that knows nothing would be never wrong.
     assert!(known.known * 2 > known.asked_for, "{known:?}");
     assert!(known.narrowed > 0 && known.pulls > known.asked_for, "{known:?}");
@@ -535,7 +539,7 @@ fn whoever_is_named_is_the_owner_at_every_step() {
 #[test]
 fn whoever_is_named_in_the_end_is_the_owner_however_late_events_come() {
     let known = run(
-        story(LOOKS_AT_LEAST + 5_000, [30_000, 200_000, 30_000]),
+        story(LOOKS_AT_LEAST + 5_000, 30_000, [30_000, 200_000, 30_000]),
         late_in_any_order,
     );
     assert!(known.known * 2 > known.asked_for, "{known:?}");

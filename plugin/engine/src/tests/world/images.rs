@@ -154,8 +154,14 @@ pub(super) static POLICIES: LazyLock<Vec<Policy>> = LazyLock::new(|| {
     };
     vec![
         with(Vec::new(), strict),
-        with(vec![base()], strict),
-        with(Vec::new(), small),
+        Policy {
+            deny_for: Duration::from_secs(30),
+            ..with(vec![base()], strict)
+        },
+        Policy {
+            deny_for: Duration::from_secs(30),
+            ..with(Vec::new(), small)
+        },
         with(vec![rule("team", &["team-*"], &[], team)], strict),
         with(
             vec![rule("huge", &[], &["reg.x/huge"], huge)],
@@ -171,8 +177,8 @@ pub(super) static POLICIES: LazyLock<Vec<Policy>> = LazyLock::new(|| {
         },
         Policy {
             budgets: vec![
-                budget("bytes", &["team-*"], 15, Some(2 * MIB), None),
-                budget("pulls", &[], 10, None, Some(2)),
+                budget("bytes", &["team-a"], 15, Some(2 * MIB), None),
+                budget("pulls", &["team-b", "free"], 20, None, Some(1)),
             ],
             ..with(vec![base()], lenient)
         },
@@ -190,7 +196,12 @@ pub(super) static POLICIES: LazyLock<Vec<Policy>> = LazyLock::new(|| {
         with(
             vec![
                 by_selector("digests", digests, deny(Mode::Enforce)),
-                rule("small", &["free"], &["reg.x/small"], deny(Mode::Enforce)),
+                rule(
+                    "small",
+                    &["free", "team-b"],
+                    &["reg.x/small", "reg.x/l*"],
+                    deny(Mode::Enforce),
+                ),
                 rule("port", &[], &["reg.x:5000/*"], deny(Mode::Observe)),
             ],
             lenient,

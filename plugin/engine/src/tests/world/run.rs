@@ -284,7 +284,9 @@ impl World {
     /// Every pull gets bytes for its first unfinished layer, and ends when it has all.
     fn flow(&mut self) {
         for pull in 0..self.pulls.len() {
-            let layers = images::layers(self.pulls[pull].image).len();
+            // One without its lease may end here.
+            let Some(one) = self.pulls.get(pull) else { break };
+            let layers = images::layers(one.image).len();
             for layer in 0..layers {
                 if let Some(cookie) = self.advance(pull, layer, 700 * KIB) {
                     self.record_feed(cookie, TieMethod::Goroutine);

@@ -34,7 +34,10 @@ impl World {
             is_leaseless: false,
             runs: true,
             documents_told: 0,
-            content: Default::default(),
+            content: images::documents(image)
+                .iter()
+                .map(|one| one.digest.clone())
+                .collect(),
             lists: Default::default(),
             unpacks: false,
             snapshot,
@@ -170,6 +173,7 @@ impl World {
         let one = self.pulls.remove(pull);
         if let Some(asked) = one.asked {
             self.request_ends(asked, RequestEnd::Answered);
+            self.pass(Duration::from_millis(1));
         }
         self.close_sockets(|socket| socket.owner == one.lease);
         for layer in &one.lists {
