@@ -53,9 +53,7 @@ fn plan(registry: &Registry, client: usize) -> Result<Vec<Vec<Asked>>> {
         let image = ImageBuilder::oci().layer(layer).build()?;
         registry.put(repository, tag, &image);
         let digest = image.digest().to_owned();
-        let namespace = NAMESPACES
-            .get(number % NAMESPACES.len())
-            .context("a namespace")?;
+        let namespace = NAMESPACES.get(number % NAMESPACES.len()).context("a namespace")?;
         Ok(Asked {
             reference: name(registry, repository, tag, &digest, form),
             pod: Pod::new(namespace, &format!("pod-{client}-{number}")),

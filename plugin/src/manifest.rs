@@ -275,7 +275,11 @@ mod tests {
                 hex(1),
                 hex(2)
             );
-            assert_eq!(parse(text.as_bytes()).unwrap().names_ingests, named, "{annotations}");
+            assert_eq!(
+                parse(text.as_bytes()).unwrap().names_ingests,
+                named,
+                "{annotations}"
+            );
         }
     }
 

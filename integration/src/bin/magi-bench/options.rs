@@ -122,7 +122,13 @@ mod tests {
     #[test]
     fn everything_is_measured_unless_told_otherwise() {
         let all = of(&[]).expect("fine").expect("options");
-        let expected = [What::Abort, What::Throughput, What::Idle, What::Sandbox, What::Verify];
+        let expected = [
+            What::Abort,
+            What::Throughput,
+            What::Idle,
+            What::Sandbox,
+            What::Verify,
+        ];
         assert_eq!(all.what, expected);
         let one = of(&["--quick", "--only", "idle", "--check"])
             .expect("fine")
