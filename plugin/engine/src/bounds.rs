@@ -80,6 +80,8 @@ pub const MAX_PAIRED_INGESTS: usize = 64;
 pub const MAX_CALLS: usize = 512;
 /// Spans in which requests may have gone unseen; when there are more, the oldest two become one.
 pub const MAX_MISSED_SPANS: usize = 64;
+/// Looks of which is remembered when they began, for requests that are told late.
+pub const MAX_LOOKS: usize = 256;
 /// Ended pulls that still explain a request.
 pub const MAX_GONE_PULLS: usize = 256;
 /// For so long after a request its lease and manifest are looked for at a quick pace.

@@ -19,7 +19,7 @@ use crate::bounds::{
     REPORT_UNREACHABLE_AFTER, RETRY_AFTER, STUBBORN_PAUSE, VERIFY_GONE_WITHIN, VERIFY_WITHIN,
 };
 use crate::evidence::{Evidence, Reason, suffices};
-use crate::ids::{AttemptId, Cookie, LeaseKey, SocketName};
+use crate::ids::{AttemptId, CallId, Cookie, LeaseKey, SocketName};
 use crate::pull::Verdict;
 use crate::ties::Target;
 use crate::time::Time;
@@ -38,7 +38,7 @@ pub(crate) struct Pursuit {
     step: Step,
     tried: BTreeSet<Aim>,
     /// A lever has deleted the pull's lease, or may have: its end shows only in its request's.
-    pub(crate) lease_deleted: bool,
+    pub(crate) lease_deleted: Option<CallId>,
     hunting_since: Option<Time>,
     look_pause: Duration,
     /// A round of attempts is over without success.
@@ -241,7 +241,14 @@ impl Pursuit {
     }
 
     /// The lever that was wished for is on its way.
-    pub(crate) fn started(&mut self, now: Time, attempt: AttemptId, lever: &Lever, acted: Acted) {
+    pub(crate) fn started(
+        &mut self,
+        now: Time,
+        attempt: AttemptId,
+        lever: &Lever,
+        call: Option<CallId>,
+        acted: Acted,
+    ) {
         let aim = match lever {
             Lever::DeleteLease { .. } => Aim::Lease,
             Lever::DestroySocket { socket } => Aim::Socket(socket.cookie, Means::Destroy),
@@ -249,7 +256,7 @@ impl Pursuit {
             Lever::DestroyAll { .. } | Lever::AbortIngest { .. } | Lever::RemoveSnapshot { .. } => return,
         };
         self.tried.insert(aim);
-        self.lease_deleted |= aim == Aim::Lease;
+        self.lease_deleted = self.lease_deleted.or(call.filter(|_| aim == Aim::Lease));
         self.acted = Some(acted);
         self.step = Step::InFlight {
             attempt,
@@ -298,7 +305,7 @@ impl Pursuit {
             // Nothing was tried.
             (Aim::Lease, LeverOutcome::IntentNotWritten { .. }) => {
                 self.tried.remove(&aim);
-                self.lease_deleted = false;
+                self.lease_deleted = None;
             }
             (Aim::Lease, _) => {}
             (Aim::Socket(cookie, _), LeverOutcome::IntentNotWritten { .. }) => self

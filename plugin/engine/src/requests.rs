@@ -7,7 +7,8 @@
 //! contradicts is struck out: a lease is made after its request was read and is gone before the answer is written, its
 //! manifest comes from the repository and has the digest that were asked for. What is left over is counted: only
 //! where each pull can have exactly one request, and no request is left to be anybody else's, the owner is known.
-//! Nothing is remembered of earlier conclusions, so that what comes later can correct them.
+//! A request whose own lease may not have shown yet concludes nothing: somebody whom nobody saw may have made the one
+//! that did. Nothing is remembered of earlier conclusions, so that what comes later can correct them.
 
 mod matching;
 
@@ -15,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::bounds::{MAX_CALLS, MAX_GONE_PULLS, MAX_MISSED_SPANS};
+use crate::bounds::{MAX_CALLS, MAX_GONE_PULLS, MAX_LOOKS, MAX_MISSED_SPANS};
 use crate::ids::{CallId, Digest, ImageName, PullId};
 use crate::owner::{PullRequest, RequestEnd};
 use crate::pull::Pull;
@@ -27,13 +28,15 @@ const CRI_NAMESPACE: &str = "k8s.io";
 /// How far the clocks of the kernel's records and of containerd's leases may differ.
 const CLOCKS_DIFFER: Duration = Duration::from_micros(500);
 /// Within this time a request has its lease (a few milliseconds measured; containerd's database may be busy).
-const LEASE_WITHIN: Duration = Duration::from_millis(10);
+const LEASE_WITHIN: Duration = Duration::from_millis(30);
 /// Within this time a question for an image's status is answered, from containerd's memory.
 const STATUS_WITHIN: Duration = Duration::from_millis(50);
 /// How long after a span of unseen requests a lease may still come from one of them.
 const MISSED_LEADS_TO: Duration = Duration::from_secs(1);
 /// How long ended requests and pulls still count as explanations.
 const REMEMBERED: Duration = Duration::from_secs(5);
+/// Pause between two searches for what is older than that.
+const FORGET_EVERY: Duration = Duration::from_secs(1);
 
 /// A request, as far as it matters who asked for what.
 #[derive(Debug, PartialEq, Eq)]
@@ -79,7 +82,32 @@ struct Call {
     ended: Option<Time>,
     /// Its end was not seen: it may have been before `ended`, or is still to come.
     is_lost: bool,
+    /// A look showed every lease when this request was open and must have had its own.
+    has_shown: bool,
     asker: Arc<Asker>,
+}
+
+impl Call {
+    fn is_shown_by(&self, look: Time) -> bool {
+        look >= self.at.after(LEASE_WITHIN) && self.ended.is_none_or(|ended| look <= ended)
+    }
+
+    /// Whether its pull, if it led to one, is among those that were seen.
+    fn is_settled(&self, latest_look: Option<Time>) -> bool {
+        // What may have asked for an image's status has no lease at all, and is answered soon.
+        let may_be_status =
+            !self.asker.request.certain && self.ended.or(latest_look) < Some(self.at.after(STATUS_WITHIN));
+        self.has_shown && !may_be_status
+    }
+}
+
+/// What is concluded of one pull.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    pub(crate) owners: Owners,
+    /// The only open request that was seen and may be its own, while no other pull may be that one's. Whether somebody
+    /// unseen has made the lease is not known yet.
+    pub(crate) likely: Option<Arc<Asker>>,
 }
 
 /// A pull as the join sees it.
@@ -125,7 +153,11 @@ impl Candidate {
 pub(crate) struct Requests {
     calls: BTreeMap<CallId, Call>,
     missed: VecDeque<(Time, Time)>,
+    /// When the latest looks at all leases began, the oldest first.
+    looks: VecDeque<Time>,
     gone: VecDeque<Candidate>,
+    /// When what is old was last looked for.
+    forgot: Time,
     /// What the verifier was told of: the digests of an image, and when.
     resolved: VecDeque<(ImageName, Digest, Time)>,
 }
@@ -150,15 +182,16 @@ impl Requests {
             reference: Reference::parse(request.image.as_str()).ok(),
             request,
         });
-        self.calls.insert(
-            call,
-            Call {
-                at,
-                ended: None,
-                is_lost: false,
-                asker,
-            },
-        );
+        let mut one = Call {
+            at,
+            ended: None,
+            is_lost: false,
+            has_shown: false,
+            asker,
+        };
+        // What is told late may have shown already.
+        one.has_shown = self.looks.iter().any(|look| one.is_shown_by(*look));
+        self.calls.insert(call, one);
         had_room
     }
 
@@ -170,6 +203,17 @@ impl Requests {
         call.ended.get_or_insert(at);
         call.is_lost |= end == RequestEnd::Lost;
         true
+    }
+
+    /// A look that began then has shown every lease.
+    pub(crate) fn looked(&mut self, begun: Time) {
+        if self.looks.len() >= MAX_LOOKS {
+            self.looks.pop_front();
+        }
+        self.looks.push_back(begun);
+        for call in self.calls.values_mut() {
+            call.has_shown |= call.is_shown_by(begun);
+        }
     }
 
     /// Requests may have gone unseen from `since` to `until`.
@@ -197,8 +241,21 @@ impl Requests {
 
     /// A pull has ended; it still explains the request that led to it.
     pub(crate) fn pull_ended(&mut self, pull: &Pull, now: Time) {
-        if self.gone.len() >= MAX_GONE_PULLS {
-            self.gone.pop_front();
+        if self.gone.len() >= MAX_GONE_PULLS
+            && let Some(oldest) = self.gone.pop_front()
+        {
+            // Without it, its request would seem to be free for another pull.
+            let its: Vec<CallId> = self
+                .calls
+                .iter()
+                .filter(|(_, call)| self.fits(&oldest, call))
+                .map(|(id, _)| *id)
+                .collect();
+            for call in its {
+                if let Some(call) = self.calls.remove(&call) {
+                    self.missed(call.at, call.at);
+                }
+            }
         }
         self.gone.push_back(Candidate {
             gone: Some(now),
@@ -206,23 +263,57 @@ impl Requests {
         });
     }
 
-    /// Forgets what explains nothing any more; whether that was anything.
-    pub(crate) fn forget_old(&mut self, now: Time) -> bool {
+    /// Forgets what explains nothing any more; whether that was anything. `live` are the pulls in flight.
+    ///
+    /// A pull and a request that explain each other go together, or what stays would seem to be another one's.
+    pub(crate) fn forget_old(&mut self, now: Time, live: impl Iterator<Item = Candidate>) -> bool {
+        let old = |at: Option<Time>| at.is_some_and(|at| now.since(at) > REMEMBERED);
+        let any_old =
+            self.calls.values().any(|call| old(call.ended)) || self.gone.iter().any(|pull| old(pull.gone));
+        if !any_old || now.since(self.forgot) < FORGET_EVERY {
+            return false;
+        }
+        self.forgot = now;
+        let pulls: Vec<Candidate> = self.gone.iter().cloned().chain(live).collect();
+        let (ids, calls): (Vec<CallId>, Vec<&Call>) = self.calls.iter().map(|(id, call)| (*id, call)).unzip();
+        let edges = self.edges(&pulls, &calls);
+        let found = self.found(&pulls, &calls, &edges);
+        let pull_is_old = |index: usize| pulls.get(index).is_some_and(|pull| old(pull.gone));
+        let call_is_old = |index: usize| calls.get(index).is_some_and(|call| old(call.ended));
+        let mut pulls_kept: BTreeSet<usize> = (0..pulls.len()).collect();
+        let mut calls_kept: BTreeSet<usize> = (0..calls.len()).collect();
+        let explained: BTreeSet<usize> = edges.iter().flatten().copied().collect();
+        calls_kept.retain(|call| explained.contains(call) || !call_is_old(*call));
+        pulls_kept
+            .retain(|pull| edges.get(*pull).is_some_and(|calls| !calls.is_empty()) || !pull_is_old(*pull));
+        for (pulls, calls) in matching::groups(&edges) {
+            if pulls.iter().all(|pull| pull_is_old(*pull)) && calls.iter().all(|call| call_is_old(*call)) {
+                pulls_kept.retain(|pull| !pulls.contains(pull));
+                calls_kept.retain(|call| !calls.contains(call));
+            }
+        }
+        for (pull, found) in found.iter().enumerate() {
+            if let matching::Found::One(call) = found
+                && pull_is_old(pull)
+                && call_is_old(*call)
+            {
+                // They are each other's for sure, and leave all others as they are.
+                pulls_kept.remove(&pull);
+                calls_kept.remove(call);
+            }
+        }
         let before = (self.calls.len(), self.gone.len());
-        let old = |at: Time| now.since(at) > REMEMBERED;
-        let mut gone = std::mem::take(&mut self.gone);
-        gone.retain(|pull| {
-            let explains = |call: &Call| call.ended.is_none() && self.fits(pull, call);
-            !pull.gone.is_some_and(old) || self.calls.values().any(explains)
-        });
-        // A pull that is remembered needs its request beside it, or it would seem to be that of another one.
-        let mut calls = std::mem::take(&mut self.calls);
-        calls.retain(|_, call| !call.ended.is_some_and(old) || gone.iter().any(|pull| self.fits(pull, call)));
-        self.calls = calls;
-        self.gone = gone;
+        let ids: BTreeSet<CallId> = calls_kept
+            .iter()
+            .filter_map(|call| ids.get(*call).copied())
+            .collect();
+        self.calls.retain(|id, _| ids.contains(id));
+        let mut index = 0..;
+        self.gone
+            .retain(|_| index.next().is_some_and(|index| pulls_kept.contains(&index)));
         let oldest_call = self.calls.values().map(|call| call.at).min();
         self.resolved
-            .retain(|(_, _, at)| oldest_call.is_some_and(|oldest| *at >= oldest) || !old(*at));
+            .retain(|(_, _, at)| oldest_call.is_some_and(|oldest| *at >= oldest) || !old(Some(*at)));
         before != (self.calls.len(), self.gone.len())
     }
 
@@ -265,52 +356,60 @@ impl Requests {
     }
 
     /// Who may have asked for each of these pulls, and for those that ended lately.
-    pub(crate) fn join(&self, pulls: impl Iterator<Item = Candidate>) -> Vec<(PullId, Owners)> {
+    pub(crate) fn join(&self, pulls: impl Iterator<Item = Candidate>) -> BTreeMap<PullId, Joined> {
         let pulls: Vec<Candidate> = self.gone.iter().cloned().chain(pulls).collect();
         let calls: Vec<&Call> = self.calls.values().collect();
-        let edges: Vec<BTreeSet<usize>> = pulls
-            .iter()
-            .map(|pull| {
-                calls
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, call)| self.fits(pull, call))
-                    .map(|(index, _)| index)
-                    .collect()
-            })
-            .collect();
-        // A request whose lease may not have shown yet can be the owner of any pull, or of one that is still to come.
-        let settled = |index: usize| {
-            calls.get(index).is_some_and(|call| {
-                let latest = pulls.iter().filter_map(|pull| pull.shown).max();
-                if call.asker.request.certain {
-                    call.ended.is_some() || latest >= Some(call.at.after(LEASE_WITHIN))
-                } else {
-                    // It may have asked for an image's status, and then has no lease at all.
-                    call.ended.or(latest) >= Some(call.at.after(STATUS_WITHIN))
-                }
-            })
-        };
-        let unseen = |index: usize| {
-            pulls.get(index).is_none_or(|pull| {
-                let sure = |call: &&Call| is_in_time(pull, call, Duration::ZERO) && self.fits(pull, call);
-                self.may_be_unseen(pull) || !calls.iter().any(sure)
-            })
-        };
-        let found = matching::unique(&edges, settled, unseen);
+        let edges = self.edges(&pulls, &calls);
+        let found = self.found(&pulls, &calls, &edges);
         let asker = |index: &usize| calls.get(*index).map(|call| Arc::clone(&call.asker));
+        let likely = |index: usize| {
+            let only = sole(edges.get(index)?)?;
+            let rivals = edges.iter().filter(|others| others.contains(only)).count();
+            let is_open = calls
+                .get(*only)
+                .is_some_and(|call| call.ended.is_none() && call.asker.request.certain);
+            let may_be_unseen = pulls.get(index).is_none_or(|pull| self.is_unseen(pull, &calls));
+            (is_open && rivals == 1 && !may_be_unseen).then(|| asker(only))?
+        };
+        let owners = |found: &matching::Found| match found {
+            matching::Found::One(call) => asker(call).map_or(Owners::Unknown, Owners::Known),
+            matching::Found::OneOf(calls) => Owners::OneOf(calls.iter().filter_map(asker).collect()),
+            matching::Found::Unknown => Owners::Unknown,
+        };
         pulls
             .iter()
-            .zip(found)
-            .map(|(pull, found)| {
-                let owners = match found {
-                    matching::Found::One(call) => asker(&call).map_or(Owners::Unknown, Owners::Known),
-                    matching::Found::OneOf(calls) => Owners::OneOf(calls.iter().filter_map(asker).collect()),
-                    matching::Found::Unknown => Owners::Unknown,
+            .zip(&found)
+            .enumerate()
+            .map(|(index, (pull, found))| {
+                let joined = Joined {
+                    owners: owners(found),
+                    likely: likely(index),
                 };
-                (pull.id, owners)
+                (pull.id, joined)
             })
             .collect()
+    }
+
+    /// For each pull the requests that may be its own.
+    fn edges(&self, pulls: &[Candidate], calls: &[&Call]) -> Vec<BTreeSet<usize>> {
+        let of = |pull: &Candidate| {
+            let fitting = calls.iter().enumerate().filter(|(_, call)| self.fits(pull, call));
+            fitting.map(|(index, _)| index).collect()
+        };
+        pulls.iter().map(of).collect()
+    }
+
+    fn found(&self, pulls: &[Candidate], calls: &[&Call], edges: &[BTreeSet<usize>]) -> Vec<matching::Found> {
+        let latest_look = self.looks.back().copied();
+        let settled = |index: usize| calls.get(index).is_some_and(|call| call.is_settled(latest_look));
+        let unseen = |index: usize| pulls.get(index).is_none_or(|pull| self.is_unseen(pull, calls));
+        matching::unique(edges, settled, unseen)
+    }
+
+    /// Whether a pull may be that of somebody who was not seen, for all that is known of it alone.
+    fn is_unseen(&self, pull: &Candidate, calls: &[&Call]) -> bool {
+        let sure = |call: &&Call| is_in_time(pull, call, Duration::ZERO) && self.fits(pull, call);
+        self.may_be_unseen(pull) || !calls.iter().any(sure)
     }
 
     /// Whether a pull may come from a request that was not seen.
@@ -379,6 +478,11 @@ fn is_in_time(pull: &Candidate, call: &Call, clocks_differ: Duration) -> bool {
         }
     };
     began && in_time
+}
+
+/// The one thing in there, if it is one.
+fn sole(set: &BTreeSet<usize>) -> Option<&usize> {
+    set.first().filter(|_| set.len() == 1)
 }
 
 fn same_image(image: &ImageName, reference: &Reference) -> bool {

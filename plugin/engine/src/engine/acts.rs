@@ -112,13 +112,14 @@ impl Engine {
     /// Whether deleting its lease would end the pull, and its end would show: a layer that has begun would go on unseen,
     /// and without a lease only the end of the request tells that the pull is over.
     fn may_lose_lease(&self, now: Time, pull: &Pull) -> bool {
-        let asker = pull.owners.known();
         self.picture.is_just_taken(now)
             && self.is_up(Source::Probes)
-            && !pull.pursuit.lease_deleted
+            && pull.pursuit.lease_deleted.is_none()
             && pull.is_before_layers()
             && !pull.has_waited
-            && asker.is_some_and(|asker| asker.request.certain && self.requests.is_open(asker.call))
+            && pull
+                .asker()
+                .is_some_and(|asker| asker.request.certain && self.requests.is_open(asker.call))
     }
 
     /// Whether another pull fetches one of its layers, as far as the last look shows: then it waits for that one, and
@@ -171,7 +172,8 @@ impl Engine {
         let Some(pull) = self.pulls.get_mut(key) else {
             return;
         };
-        pull.pursuit.started(now, attempt, &lever, acted.clone());
+        let call = pull.asker().map(|asker| asker.call);
+        pull.pursuit.started(now, attempt, &lever, call, acted.clone());
         let facts = pull.facts();
         self.pull_lever(attempt, lever, facts, &acted, fx);
         self.agenda.look_by(now.after(LOOK_LONGEST));

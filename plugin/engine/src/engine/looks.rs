@@ -25,6 +25,9 @@ impl Engine {
         let with_others = self.with_leaseless(now, view);
         let view = with_others.as_ref().unwrap_or(view);
         self.pulls_seen(now, view, fx);
+        if let Some(begun) = view.begun.filter(|_| !self.said.too_many_leases) {
+            self.requests.looked(begun);
+        }
         for dir in self.picture.taken(now, view) {
             self.ties.given_up(dir);
         }
@@ -46,12 +49,12 @@ impl Engine {
     /// holds as if it still had its lease; none if there is no such pull.
     fn with_leaseless(&self, now: Time, view: &View) -> Option<View> {
         let runs_on = |pull: &&Pull| {
-            let acted = pull.pursuit.first.filter(|_| pull.pursuit.lease_deleted);
-            acted.is_some_and(|first| now.since(first) < WITHOUT_LEASE_LONGEST)
+            let first = pull.pursuit.first;
+            first.is_some_and(|first| now.since(first) < WITHOUT_LEASE_LONGEST)
                 && pull
-                    .owners
-                    .known()
-                    .is_some_and(|asker| self.requests.is_open(asker.call))
+                    .pursuit
+                    .lease_deleted
+                    .is_some_and(|call| self.requests.is_open(call))
                 && !view.leases.iter().any(|lease| lease.key == pull.lease)
         };
         let leaseless: Vec<&Pull> = self.pulls.values().filter(runs_on).collect();

@@ -10,7 +10,7 @@ use crate::evidence::Source;
 use crate::ids::{CallId, PodNamespace, PullId};
 use crate::owner::{NodePod, PullRequest, RequestEnd};
 use crate::pull::Pull;
-use crate::requests::{Candidate, Owners};
+use crate::requests::{Candidate, Joined, Owners};
 use crate::time::Time;
 
 impl Engine {
@@ -52,13 +52,15 @@ impl Engine {
 
     /// Joins requests and pulls anew, and looks on where a lease or its manifest must show up any moment.
     pub(super) fn join(&mut self, now: Time, may_tell: bool) {
-        let forgotten = self.requests.forget_old(now);
+        let forgotten = self
+            .requests
+            .forget_old(now, self.pulls.values().map(Candidate::of));
         if may_tell || forgotten {
             let joined = if self.requests.is_empty() {
                 BTreeMap::new()
             } else {
                 let pulls = self.pulls.values().map(Candidate::of);
-                self.requests.join(pulls).into_iter().collect()
+                self.requests.join(pulls)
             };
             self.owners_found(&joined);
         }
@@ -73,15 +75,18 @@ impl Engine {
         }
     }
 
-    fn owners_found(&mut self, joined: &BTreeMap<PullId, Owners>) {
+    fn owners_found(&mut self, joined: &BTreeMap<PullId, Joined>) {
         let nobody = Owners::Unknown;
         let mut changed = false;
         for pull in self.pulls.values_mut() {
-            let owners = joined.get(&pull.id).unwrap_or(&nobody);
-            if pull.owners != *owners {
+            let found = joined.get(&pull.id);
+            let owners = found.map_or(&nobody, |found| &found.owners);
+            let likely = found.and_then(|found| found.likely.clone());
+            if pull.owners != *owners || pull.likely != likely {
+                changed |= pull.owners != *owners;
                 pull.owners = owners.clone();
+                pull.likely = likely;
                 pull.changed = true;
-                changed = true;
             }
             pull.ownership = self.pods.ownership(owners);
         }
@@ -93,8 +98,8 @@ impl Engine {
         }
         // What comes out late is right for those that ended a short while ago, too; also that nothing is known.
         for report in &mut self.ended {
-            if let Some(owners) = joined.get(&report.id) {
-                let ownership = self.pods.ownership(owners);
+            if let Some(found) = joined.get(&report.id) {
+                let ownership = self.pods.ownership(&found.owners);
                 report.owner = ownership.owner;
                 report.owner_candidates = ownership.candidates;
             }
@@ -105,8 +110,9 @@ impl Engine {
     pub(super) fn requests_lost(&mut self) {
         self.requests.lost();
         for pull in self.pulls.values_mut() {
-            if pull.owners != Owners::Unknown {
+            if pull.owners != Owners::Unknown || pull.likely.is_some() {
                 pull.owners = Owners::Unknown;
+                pull.likely = None;
                 pull.ownership = Default::default();
                 pull.changed = true;
             }

@@ -147,7 +147,7 @@ impl Matching {
 }
 
 /// Pulls and requests that hang together, directly or through others.
-fn groups(edges: &[BTreeSet<usize>]) -> Vec<(BTreeSet<usize>, BTreeSet<usize>)> {
+pub(super) fn groups(edges: &[BTreeSet<usize>]) -> Vec<(BTreeSet<usize>, BTreeSet<usize>)> {
     let mut groups: Vec<(BTreeSet<usize>, BTreeSet<usize>)> = Vec::new();
     for (pull, calls) in edges.iter().enumerate().filter(|(_, calls)| !calls.is_empty()) {
         let mut merged = (BTreeSet::from([pull]), calls.clone());

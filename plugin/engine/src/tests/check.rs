@@ -368,7 +368,8 @@ impl Checker {
         let shown = |lease: &LeaseKey| view.leases.iter().any(|one| one.key == *lease);
         let mut extended = view.clone();
         for (key, seen) in &self.leases {
-            if !seen.lease_deleted || shown(key) || !reported(key) || !self.is_asked_for(key) {
+            let is_asked_for = self.requests_for(key).next().is_some();
+            if !seen.lease_deleted || shown(key) || !reported(key) || !is_asked_for {
                 continue;
             }
             let layers = || seen.roots().into_iter().flat_map(Manifest::layers);

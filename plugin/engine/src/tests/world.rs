@@ -199,7 +199,9 @@ impl World {
         if up {
             self.up.insert(source);
             self.tell(Event::SourceUp { source })?;
-            self.requests_told = self.now;
+            if source == Source::Requests {
+                self.requests_told = self.now;
+            }
             if source == Source::Nri {
                 let pods = self.pods.iter().map(|pod| requests::node_pod(*pod)).collect();
                 self.tell(Event::PodsListed { pods })?;

@@ -75,11 +75,9 @@ impl Checker {
 
     /// Whether this owner was told to have asked for that image before the lease was made.
     fn may_own(&self, lease: &LeaseKey, owner: &Owner) -> bool {
-        let created = self.leases.get(lease).and_then(|seen| seen.created);
-        let asked = self.calls.values().any(|told| {
-            told.request.image == owner.image
-                && told.request.pod == owner.pod
-                && created.is_some_and(|created| created.after(CLOCKS_DIFFER) >= told.at)
+        let mut calls = self.calls.values();
+        let asked = calls.any(|told| {
+            self.is_before(told, lease) && told.request.image == owner.image && told.request.pod == owner.pod
         });
         let is_here = owner
             .pod
@@ -106,15 +104,20 @@ impl Checker {
         repositories.is_empty() || repositories.iter().any(|one| one.as_str() == name)
     }
 
-    /// Whether its owner is known, and has a request in flight.
-    pub(super) fn is_asked_for(&self, lease: &LeaseKey) -> bool {
-        let owner = self.claims.get(lease).and_then(|claim| claim.owner.as_ref());
-        self.calls.values().any(|told| {
-            let request = &told.request;
+    fn is_before(&self, told: &Told, lease: &LeaseKey) -> bool {
+        let created = self.leases.get(lease).and_then(|seen| seen.created);
+        created.is_some_and(|created| created.after(CLOCKS_DIFFER) >= told.at)
+    }
+
+    /// The requests in flight that may have led to this lease, and surely ask for a pull.
+    pub(super) fn requests_for<'a>(&'a self, lease: &'a LeaseKey) -> impl Iterator<Item = &'a PullRequest> {
+        let told = self.calls.values().filter(move |told| {
             told.ended.is_none()
-                && request.certain
-                && owner.is_some_and(|owner| owner.image == request.image && owner.pod == request.pod)
-        })
+                && told.request.certain
+                && self.is_before(told, lease)
+                && self.is_from(lease, &told.request.image)
+        });
+        told.map(|told| &told.request)
     }
 
     /// Those who may have asked for a pull; `None` among them: somebody unknown.

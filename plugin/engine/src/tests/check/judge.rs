@@ -248,10 +248,16 @@ impl Checker {
                     && denial.until.since(self.now).as_secs() == *seconds_left
             }),
             Evidence::BudgetUsed { .. } => self.is_used_up(lease, evidence),
-            Evidence::AskedFor { image, pod } => self.claims.get(lease).is_some_and(|claim| {
-                let owner = claim.owner.as_ref();
-                owner.is_some_and(|owner| owner.image == *image && owner.pod == *pod)
-            }),
+            Evidence::AskedFor { image, pod } => {
+                let owner = self.claims.get(lease).and_then(|claim| claim.owner.as_ref());
+                owner.map_or_else(
+                    || {
+                        let mut asked = self.requests_for(lease);
+                        asked.any(|one| one.image == *image && one.pod == *pod)
+                    },
+                    |owner| owner.image == *image && owner.pod == *pod,
+                )
+            }
             Evidence::Asked { actor } => seen.asked.contains(actor),
         }
     }

@@ -142,11 +142,8 @@ impl World {
             let candidates = &pull.owner_candidates;
             let right =
                 pull.owner.iter().all(is_it) && (candidates.is_empty() || candidates.iter().any(is_it));
-            // This world's leases come later than the engine assumes, beside clients that nobody sees: a finding that is
-            // open. The model of `owning/story.rs` holds the owners within that assumption.
-            let held = std::env::var_os("MAGI_ENGINE_OWNERS").is_some();
             // A restart of containerd, of which the engine has not heard yet, ends all requests.
-            if held && !right && truth.runs {
+            if !right && truth.runs {
                 return Err(Broken {
                     invariant: Invariant::RightOwner,
                     what: format!(
