@@ -210,6 +210,14 @@ impl Pull {
     pub(crate) fn may_want(&self, digest: Option<&Digest>) -> bool {
         self.declared.images.is_empty()
             || digest.is_none_or(|digest| self.declared.layers.contains_key(digest))
+            || self.has_unread()
+    }
+
+    /// Whether it holds what no document of it names: perhaps one that is still to be read.
+    fn has_unread(&self) -> bool {
+        let read = self.manifests.values();
+        let named: BTreeSet<&Digest> = read.flat_map(|one| one.blobs().chain([&one.digest])).collect();
+        self.content.iter().any(|digest| !named.contains(digest))
     }
 
     /// Ingests that containerd still lists.

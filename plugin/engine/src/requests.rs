@@ -268,8 +268,9 @@ impl Requests {
     /// A pull and a request that explain each other go together, or what stays would seem to be another one's.
     pub(crate) fn forget_old(&mut self, now: Time, live: impl Iterator<Item = Candidate>) -> bool {
         let old = |at: Option<Time>| at.is_some_and(|at| now.since(at) > REMEMBERED);
-        let any_old =
-            self.calls.values().any(|call| old(call.ended)) || self.gone.iter().any(|pull| old(pull.gone));
+        let any_old = self.calls.values().any(|call| old(call.ended))
+            || self.gone.iter().any(|pull| old(pull.gone))
+            || self.resolved.iter().any(|(_, _, at)| old(Some(*at)));
         if !any_old || now.since(self.forgot) < FORGET_EVERY {
             return false;
         }

@@ -140,6 +140,8 @@ impl Listener {
                         return Ok(());
                     }
                     self.follow(&attached.borrow_and_update().clone());
+                    // What was in flight at the one that was watched before goes on unseen.
+                    self.decoder.lost(&mut events);
                     self.missed_so_far().await?;
                 }
                 _ = sweep.tick() => {
@@ -157,7 +159,7 @@ impl Listener {
                     }
                 }
             }
-            events.extend(self.loss());
+            self.loss(&mut events);
             for event in events {
                 self.inbox.send(event).await?;
             }
@@ -184,20 +186,22 @@ impl Listener {
     }
 
     /// What the kernel side could not hand over may have been requests on connections of which nothing else is seen.
-    fn loss(&mut self) -> Option<Event> {
+    fn loss(&mut self, events: &mut Vec<Event>) {
         let now = clock::wall();
-        let lost = self.conversations.get_ref().lost().ok()?;
+        let Ok(lost) = self.conversations.get_ref().lost() else {
+            return;
+        };
         let since = std::mem::replace(&mut self.complete_until, now);
         let before = std::mem::replace(&mut self.lost, lost);
-        let is_more = lost.ring_full > before.ring_full || lost.no_room > before.no_room;
-        if is_more {
+        if lost.ring_full > before.ring_full || lost.no_room > before.no_room {
             warn!(
                 bytes = lost.ring_full,
                 calls = lost.no_room,
                 "what passed on containerd's socket was lost in part"
             );
+            self.decoder.lost(events);
+            events.push(Event::CallsMissed { since, until: now });
         }
-        is_more.then_some(Event::CallsMissed { since, until: now })
     }
 }
 
@@ -244,6 +248,15 @@ impl Decoder {
         let clock = MonotonicToWall::now();
         events.extend(seen.into_iter().filter_map(|seen| self.event(seen, clock)));
         taken
+    }
+
+    /// Something was lost before now, of whatever connection.
+    fn lost(&mut self, events: &mut Vec<Event>) {
+        let mut seen = Vec::new();
+        let now = monotonic().as_nanos().try_into().unwrap_or(u64::MAX);
+        self.snoop.lost(now, &mut seen);
+        let clock = MonotonicToWall::now();
+        events.extend(seen.into_iter().filter_map(|seen| self.event(seen, clock)));
     }
 
     fn event(&mut self, seen: Seen, clock: MonotonicToWall) -> Option<Event> {
