@@ -128,7 +128,7 @@ struct Seen {
     acted_on: Vec<Evidence>,
     stopped_for: Option<Reason>,
     /// A lever may have deleted its lease: no look tells any more whether it runs.
-    lease_deleted: bool,
+    lease_deleted: Option<AttemptId>,
     /// Since when it is to be stopped, without a break in that or in the view of containerd.
     condemned_since: Option<Time>,
     /// When a lever was pulled for it, or a record said that it cannot be stopped.
@@ -275,13 +275,11 @@ impl Checker {
                 }
             }
             Event::LeverDone { attempt, outcome } => {
-                let pull = self.in_flight.remove(attempt).flatten();
+                self.in_flight.remove(attempt);
                 let untouched = matches!(outcome, LeverOutcome::IntentNotWritten { .. });
-                if untouched && let Some(pull) = pull {
-                    let mut leases = self.leases.values_mut();
-                    if let Some(seen) = leases.find(|seen| seen.id == Some(pull)) {
-                        seen.lease_deleted = false;
-                    }
+                let mut leases = self.leases.values_mut();
+                if untouched && let Some(seen) = leases.find(|seen| seen.lease_deleted == Some(*attempt)) {
+                    seen.lease_deleted = None;
                 }
             }
             Event::Tick => self.wake = None,
@@ -369,7 +367,7 @@ impl Checker {
         let mut extended = view.clone();
         for (key, seen) in &self.leases {
             let is_asked_for = self.requests_for(key).next().is_some();
-            if !seen.lease_deleted || shown(key) || !reported(key) || !is_asked_for {
+            if seen.lease_deleted.is_none() || shown(key) || !reported(key) || !is_asked_for {
                 continue;
             }
             let layers = || seen.roots().into_iter().flat_map(Manifest::layers);

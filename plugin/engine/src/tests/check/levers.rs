@@ -44,7 +44,9 @@ impl Checker {
                 })?;
                 self.socket_lever(*target, *reason, evidence, intent.pull.as_ref())
             }
-            Lever::DeleteLease { lease } => self.lease_lever(lease, *reason, evidence, intent.pull.as_ref()),
+            Lever::DeleteLease { lease } => {
+                self.lease_lever(attempt, lease, *reason, evidence, intent.pull.as_ref())
+            }
             Lever::DestroyAll { sockets } => self.panic_lever(sockets, *reason, evidence),
             Lever::AbortIngest { .. } | Lever::RemoveSnapshot { .. } => {
                 self.leftover(lever, evidence, intent.pull.as_ref())
@@ -154,6 +156,7 @@ impl Checker {
     /// A lease is deleted only before the first layer, and only where the request shows the end.
     fn lease_lever(
         &mut self,
+        attempt: AttemptId,
         target: &LeaseKey,
         reason: Reason,
         evidence: &[Evidence],
@@ -187,7 +190,7 @@ impl Checker {
             || format!("no request shows the end of {target}"),
         )?;
         if let Some(seen) = self.leases.get_mut(target) {
-            seen.lease_deleted = true;
+            seen.lease_deleted = Some(attempt);
         }
         self.acted(target, reason, evidence, facts);
         Ok(())

@@ -8,6 +8,7 @@ use super::{Pull, World};
 use crate::bounds::AFTERMATH_LONGEST;
 use crate::event::{Event, Question};
 use crate::evidence::{Source, TieMethod};
+use crate::ids::LeaseKey;
 use crate::tests::build::{KIB, MIB};
 use crate::tests::check::{Broken, Invariant};
 use crate::time::Time;
@@ -300,20 +301,25 @@ impl World {
         }
     }
 
-    /// The end of every story: the world behaves, and the engine must get done with everything.
-    pub(in crate::tests) fn wind_down(&mut self) -> Result<(), Broken> {
-        self.all_up()?;
-        self.live_until(self.now.after(Duration::from_secs(25)), Outcome::Works, true)?;
+    /// Pulls that fetch, although they could be stopped.
+    fn stubborn(&self) -> Vec<LeaseKey> {
         let runs_on = |pull: &&Pull| {
             let feeds = |socket: &super::Socket| socket.owner == pull.lease && socket.feeds.is_some();
             pull.runs && self.sockets.values().any(feeds) && self.checker.could_be_stopped(&pull.lease)
         };
-        let stubborn: Vec<_> = self
-            .pulls
-            .iter()
-            .filter(runs_on)
-            .map(|pull| &pull.lease)
-            .collect();
+        let pulls = self.pulls.iter().filter(runs_on);
+        pulls.map(|pull| pull.lease.clone()).collect()
+    }
+
+    /// The end of every story: the world behaves, and the engine must get done with everything.
+    pub(in crate::tests) fn wind_down(&mut self) -> Result<(), Broken> {
+        self.all_up()?;
+        self.live_until(self.now.after(Duration::from_secs(25)), Outcome::Works, true)?;
+        // One that has begun to fetch only at the end of that time has a little more.
+        let before = self.stubborn();
+        self.live_until(self.now.after(Duration::from_secs(5)), Outcome::Works, false)?;
+        let mut stubborn = self.stubborn();
+        stubborn.retain(|lease| before.contains(lease));
         if !stubborn.is_empty() {
             return Err(Broken {
                 invariant: Invariant::NoGivingUp,
