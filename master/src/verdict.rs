@@ -1,8 +1,8 @@
 //! What the master says to a node: that a pod's pulls have lost their reason.
 
+use crate::names::NodeName;
 use jiff::Timestamp;
 use magi_engine::ids::{ImageName, PodName, PodNamespace, PodUid};
-use crate::names::NodeName;
 use serde::{Deserialize, Serialize};
 
 /// One pod's pulls have lost their reason on one node.

@@ -25,6 +25,8 @@ use crate::tls::{TlsError, TlsFiles, provider};
 mod connect;
 mod session;
 
+pub use connect::{channel, operator};
+
 /// Verdicts that are remembered as heard, so that a repeat has no effect.
 const MAX_SEEN: usize = 8192;
 /// Things from the master that wait for the node; while so many do, the stream is not read.

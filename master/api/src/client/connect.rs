@@ -10,13 +10,14 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tonic::Streaming;
-use tonic::transport::{Endpoint, Uri};
+use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::{ClientError, NodeClient};
 use crate::bounds::{MAX_DOWN, MAX_UP};
 use crate::message::{Down, Hello, Up, Welcome};
-use crate::tls::{Material, TlsError};
+use crate::tls::{Material, TlsError, TlsFiles};
 use crate::wire;
+use crate::wire::admin_client::AdminClient;
 use crate::wire::nodes_client::NodesClient;
 
 /// From the first packet to the greeting.
@@ -25,6 +26,9 @@ const GREETED_WITHIN: Duration = Duration::from_secs(10);
 const UP_WAITING: usize = 2;
 /// Bytes that the master may send ahead of us on the stream.
 const WINDOW: u32 = 64 << 10;
+
+/// Bytes of one message to an operator: a record and what stands around it, or a node's status.
+const MAX_ANSWER: usize = 256 << 10;
 
 /// A stream on which the master has greeted.
 pub(super) struct Link {
@@ -45,7 +49,7 @@ pub(super) async fn connect(config: NodeClient, hello: Hello) -> Result<Link, Cl
 }
 
 async fn greeted(config: NodeClient, hello: Hello) -> Result<Link, ClientError> {
-    let channel = channel(&config.master, &config.server_name, &config).await?;
+    let channel = channel(&config.master, &config.server_name, &config.tls).await?;
     let mut client = NodesClient::new(channel)
         .max_decoding_message_size(MAX_DOWN)
         .max_encoding_message_size(MAX_UP);
@@ -65,13 +69,14 @@ async fn greeted(config: NodeClient, hello: Hello) -> Result<Link, ClientError> 
     }
 }
 
-/// One connection with TLS; it is not made again by itself.
-async fn channel(
-    master: &str,
-    server_name: &str,
-    config: &NodeClient,
-) -> Result<tonic::transport::Channel, ClientError> {
-    let files = config.tls.clone();
+/// One connection to `master` (host and port), whose certificate must be for `server_name`. It is not made again by
+/// itself.
+///
+/// # Errors
+/// The certificates cannot be used, or the master cannot be reached or is another. That it takes ours shows with the
+/// first call.
+pub async fn channel(master: &str, server_name: &str, tls: &TlsFiles) -> Result<Channel, ClientError> {
+    let files = tls.clone();
     let tls =
         tokio::task::spawn_blocking(move || Material::read(&files).and_then(|material| material.client()))
             .await
@@ -101,4 +106,17 @@ async fn channel(
             master: master.to_owned(),
             source,
         })
+}
+
+/// Connects an operator.
+///
+/// # Errors
+/// As [`channel`].
+pub async fn operator(
+    master: &str,
+    server_name: &str,
+    tls: &TlsFiles,
+) -> Result<AdminClient<Channel>, ClientError> {
+    let channel = channel(master, server_name, tls).await?;
+    Ok(AdminClient::new(channel).max_decoding_message_size(MAX_ANSWER))
 }

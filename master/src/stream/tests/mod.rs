@@ -1,5 +1,10 @@
 //! A real server and real clients over loopback, with real certificates.
 
+mod admission;
+mod delivery;
+mod trail;
+mod world;
+
 use jiff::Timestamp;
 use magi_engine::ids::{ImageName, PodName, PodNamespace, PodUid};
 
