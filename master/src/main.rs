@@ -10,6 +10,7 @@ use magi_master::certs::{self, Order};
 use magi_master::server::{Intake, Master};
 use magi_master::settings;
 use magi_master::stream::standing::Unknowing;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -97,10 +98,21 @@ fn say(line: &str) {
     let _no_reader = writeln!(std::io::stdout(), "{line}");
 }
 
+/// Each node is a descriptor; what services get by default is enough for a thousand. The hard limit is the operator's.
+fn raise_descriptors() -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).context("cannot raise the number of descriptors to the hard limit")
+}
+
 #[tokio::main]
 async fn run(path: &std::path::Path) -> Result<()> {
     let settings = magi_config::load_master_settings(path)?;
     settings::log(&settings);
+    raise_descriptors()?;
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;

@@ -13,5 +13,7 @@ pub mod keep;
 pub mod message;
 pub mod policy;
 pub mod seen;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 pub mod wire;
