@@ -55,6 +55,8 @@ pub fn log(settings: &MasterSettings) {
     };
     let writer = tracing_subscriber::fmt()
         .with_max_level(level)
+        // Where nobody reads the log any more, a complaint about that would be a panic.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     let set = match settings.log.format {
         LogFormat::Text => writer.try_init(),

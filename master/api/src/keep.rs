@@ -117,10 +117,13 @@ impl Keep {
         }))
     }
 
-    /// Everything up to `mark` is stored.
+    /// Everything up to `mark` is stored. Runs are not compared: a clock that was put back must not cost a record.
     pub fn stored(&mut self, mark: AuditMark) {
         self.is_batch_out = false;
-        while self.records.front().is_some_and(|record| record.mark <= mark) {
+        let is_stored =
+            |record: &AuditRecord| record.mark.run == mark.run && record.mark.sequence <= mark.sequence;
+        let stored = self.records.iter().rposition(is_stored);
+        for _ in 0..stored.map_or(0, |last| last.saturating_add(1)) {
             self.drop_oldest();
         }
     }
@@ -167,6 +170,15 @@ mod tests {
         keep.stored(AuditMark { run: 1, sequence: 2 });
         assert!(!keep.has_something());
         assert_eq!(keep.record_bytes, 0);
+    }
+
+    #[test]
+    fn an_earlier_run_says_nothing_about_this_one() {
+        let mut keep = Keep::default();
+        keep.record(record(0, 1));
+        let later = AuditMark { run: 2, sequence: 9 };
+        keep.stored(later);
+        assert_eq!(batch(&mut keep), [0], "the clock was put back between two runs");
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub use query::Query;
 /// Batches that wait for the writer; more are refused, and come again.
 const MAX_BATCHES: usize = 256;
 /// Records that a slow reader of the tail may be behind.
-const TAIL_BEHIND: usize = 1024;
+const TAIL_BEHIND: usize = 256;
 
 /// Where and how much.
 #[derive(Clone, Debug)]

@@ -91,7 +91,8 @@ async fn recognise(
     let from = tcp.peer_addr().ok();
     let refuse = |count: Count, why: &dyn std::fmt::Display| {
         shared.counters.one(count);
-        tracing::info!(?from, %why, "connection refused");
+        // Anybody may knock, and a probe does every few seconds: the counter tells, the log only on request.
+        tracing::debug!(?from, %why, "connection refused");
         None
     };
     if let Err(error) = tcp.set_nodelay(true) {

@@ -19,7 +19,7 @@ use crate::counters::{Count, Counters};
 use crate::names::NodeName;
 use crate::verdict::Verdict;
 
-/// Nodes that may connect. Kubernetes supports 5,000.
+/// Nodes that are known; the one that is away for longest is forgotten for a new one. Kubernetes supports 5,000.
 pub const MAX_NODES: usize = 20_000;
 /// Nodes that are known from verdicts only. Whoever may make pods may make up names of nodes.
 const MAX_STRANGERS: usize = 1024;
@@ -156,27 +156,41 @@ impl Nodes {
     /// Queues a verdict for its node, connected or not.
     pub fn deliver(&self, verdict: Verdict, now: Instant) {
         self.counters.one(Count::Verdicts);
-        let node = self.node(&verdict.node, now);
-        node.push(verdict, now, self.age, &self.counters);
+        match self.node(&verdict.node, now) {
+            Some(node) => node.push(verdict, now, self.age, &self.counters),
+            None => self.counters.one(Count::VerdictsLost),
+        }
     }
 
-    /// The node of this name, known from now on.
-    fn node(&self, name: &NodeName, now: Instant) -> Arc<Node> {
+    /// The node of this name, known from now on. None: there are too many, all of them connected.
+    fn node(&self, name: &NodeName, now: Instant) -> Option<Arc<Node>> {
         let mut all = lock(&self.all);
         if let Some(node) = all.get(name) {
-            return Arc::clone(node);
+            return Some(Arc::clone(node));
         }
-        let strangers = all.values().filter_map(|node| node.stranger_since());
-        // Counting them all costs a walk over the map, but only when a name is new.
-        if strangers.count() >= MAX_STRANGERS {
-            let oldest = all
-                .values()
-                .filter_map(|node| Some((node.stranger_since()?, node.name.clone())))
-                .min();
-            if let Some((_, name)) = oldest {
-                all.remove(&name);
-                self.counters.one(Count::NodesForgotten);
+        // A walk over the map, but only when a name is new.
+        let mut strangers = 0_usize;
+        let (mut oldest_stranger, mut oldest) = (None, None);
+        for node in all.values() {
+            let (absent_since, is_stranger) = node.absence();
+            let Some(since) = absent_since else { continue };
+            let candidate = (since, &node.name);
+            if is_stranger {
+                strangers = strangers.saturating_add(1);
+                oldest_stranger = older(oldest_stranger, candidate);
             }
+            oldest = older(oldest, candidate);
+        }
+        let forgotten = if strangers >= MAX_STRANGERS {
+            oldest_stranger
+        } else if all.len() >= MAX_NODES {
+            Some(oldest?)
+        } else {
+            None
+        };
+        if let Some(name) = forgotten.map(|(_, name)| name.clone()) {
+            all.remove(&name);
+            self.counters.one(Count::NodesForgotten);
         }
         let node = Arc::new(Node {
             name: name.clone(),
@@ -186,21 +200,16 @@ impl Nodes {
             }),
         });
         all.insert(name.clone(), Arc::clone(&node));
-        node
+        Some(node)
     }
 
     /// A stream of the node `name` begins. None: there are too many nodes.
     #[must_use]
     pub fn begin(&self, name: &NodeName, hello: Hello, now: Instant, at: Timestamp) -> Option<Begun> {
-        let is_full = {
-            let all = lock(&self.all);
-            all.len() >= MAX_NODES.saturating_add(MAX_STRANGERS) && !all.contains_key(name)
-        };
-        if is_full {
+        let Some(node) = self.node(name, now) else {
             self.counters.one(Count::RefusedNodes);
             return None;
-        }
-        let node = self.node(name, now);
+        };
         let resume = hello.resume.filter(|resume| resume.token == self.token);
         // The ledger is asked before the node's lock is taken: it has a lock of its own.
         let since = at.saturating_sub(jiff::SignedDuration::try_from(self.age).unwrap_or_default());
@@ -273,10 +282,11 @@ impl Node {
         &self.name
     }
 
-    /// Since when it is known without ever having had a stream.
-    fn stranger_since(&self) -> Option<Instant> {
+    /// Since when nothing was heard of it, if it has no stream; and whether it never had one.
+    fn absence(&self) -> (Option<Instant>, bool) {
         let state = self.lock();
-        state.touched.filter(|_| state.streams == 0)
+        let is_absent = state.stream.is_none();
+        (state.touched.filter(|_| is_absent), state.streams == 0)
     }
 
     fn push(&self, verdict: Verdict, now: Instant, age: Duration, counters: &Counters) {
@@ -319,6 +329,7 @@ impl Node {
             .is_some_and(|stream| stream.number == number)
         {
             state.stream = None;
+            state.touched = Some(Instant::now());
         }
     }
 
@@ -382,6 +393,12 @@ impl Node {
             lost: state.outbox.lost_ever(),
         }
     }
+}
+
+type Absent<'n> = (Instant, &'n NodeName);
+
+fn older<'n>(one: Option<Absent<'n>>, other: Absent<'n>) -> Option<Absent<'n>> {
+    Some(one.map_or(other, |one| one.min(other)))
 }
 
 fn push(outbox: &mut Outbox, verdict: Verdict, now: Instant, counters: &Counters) {

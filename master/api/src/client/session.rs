@@ -35,9 +35,25 @@ impl State {
         for mark in welcome.audit {
             self.keep.stored(mark);
         }
+        // A node that does not listen hears of the last connection only, and of all losses.
+        let mut verdicts_lost = welcome.verdicts_lost;
+        self.news.retain(|news| match news {
+            FromMaster::Connected {
+                verdicts_lost: unheard,
+                ..
+            } => {
+                verdicts_lost = verdicts_lost.saturating_add(*unheard);
+                false
+            }
+            FromMaster::Disconnected { .. }
+            | FromMaster::Policy { .. }
+            | FromMaster::Verdict(_)
+            | FromMaster::KillSwitch(_)
+            | FromMaster::AuditStored(_) => true,
+        });
         self.news.push_back(FromMaster::Connected {
             resumed: welcome.resumed,
-            verdicts_lost: welcome.verdicts_lost,
+            verdicts_lost,
         });
         let mut heard = Instant::now();
         loop {

@@ -293,8 +293,22 @@ async fn a_dead_master_is_noticed() {
     let world = World::new().await;
     let wire = Wire::to(world.address).await;
     let mut a = world.node_at("a", wire.address);
-    world.connected("a").await;
+    assert!(matches!(a.hear().await, FromMaster::Connected { .. }));
     wire.stop(true);
     let why = a.loss().await;
     assert!(why.contains("nothing was heard"), "{why}");
+}
+
+#[tokio::test]
+async fn names_that_somebody_made_up_are_forgotten_before_nodes_are() {
+    let world = World::new().await;
+    let mut real = world.node("a-real-one");
+    world.connected("a-real-one").await;
+    for number in 0..1100 {
+        world.say(verdict(&format!("made-up-{number}"), "uid")).await;
+    }
+    world.say(verdict("a-real-one", "last")).await;
+    assert_eq!(real.verdict().await.uid, "last");
+    assert_eq!(world.count(Count::NodesForgotten), 1100 - 1024);
+    assert!(world.shown("made-up-0").is_none() && world.shown("made-up-1099").is_some());
 }
