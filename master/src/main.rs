@@ -128,8 +128,8 @@ async fn run(path: &std::path::Path) -> Result<()> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("told to stop");
         stop.cancel();
+        tracing::info!("told to stop");
     });
     master.run().await;
     stopping.abort();
