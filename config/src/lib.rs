@@ -8,6 +8,8 @@
 mod document;
 mod error;
 mod file;
+mod master_document;
+mod master_settings;
 mod number;
 mod patterns;
 mod policy;
@@ -28,6 +30,8 @@ use magi_engine::policy::Policy;
 
 pub use error::{ConfigError, Invalid, ReadError, Unreadable};
 pub use file::MAX_FILE;
+pub use master_document::parse_master_settings;
+pub use master_settings::{MasterSettings, MasterTlsSettings, NodesSettings};
 pub use policy::parse_policy;
 pub use problem::{Place, Problem};
 pub use reference::reference;
@@ -55,4 +59,13 @@ pub fn load_policy(path: &Path) -> Result<Policy, ConfigError> {
 pub fn load_settings(path: &Path) -> Result<Settings, ConfigError> {
     let text = file::read(path).map_err(|step| Box::new(Unreadable::new(step)))?;
     parse_settings(&path.display().to_string(), &text)
+}
+
+/// Reads the settings of the master in the file `path`: one bounded read, of nothing but a file.
+///
+/// # Errors
+/// The file cannot be read, or something in it is wrong; the error tells everything that is.
+pub fn load_master_settings(path: &Path) -> Result<MasterSettings, ConfigError> {
+    let text = file::read(path).map_err(|step| Box::new(Unreadable::new(step)))?;
+    parse_master_settings(&path.display().to_string(), &text)
 }

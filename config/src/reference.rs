@@ -1,12 +1,13 @@
-//! The reference of both documents, worded from their descriptions.
+//! The reference of all documents, worded from their descriptions.
 
 use std::fmt::Write as _;
 
+use crate::master_document::RawMaster;
 use crate::policy::RawPolicy;
 use crate::schema::{Accepts, Field, IfAbsent, Read, Section};
 use crate::settings_document::RawSettings;
 
-/// The reference of both documents, in Markdown.
+/// The reference of all documents, in Markdown.
 #[must_use]
 pub fn reference() -> String {
     let mut text = String::from(
@@ -26,6 +27,11 @@ pub fn reference() -> String {
         &mut text,
         "settings.yaml of the node agent",
         &["examples/settings-node.yaml"],
+    );
+    document::<RawMaster>(
+        &mut text,
+        "master.yaml, settings of the master",
+        &["examples/settings-master.yaml"],
     );
     text
 }

@@ -1,5 +1,6 @@
 //! The scalars that a document may hold, each with its bounds.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -242,6 +243,26 @@ impl<T: Choice> Scalar for OneOf<T> {
             |meant| format!("did you mean `{meant}`?"),
         );
         refuse(format!("{} is not known", quoted(text)), hint)
+    }
+}
+
+/// An address of this machine, and a port.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Address(pub(crate) SocketAddr);
+
+impl Scalar for Address {
+    fn words() -> String {
+        "an address and a port, such as `0.0.0.0:7443` or `[::1]:7443`".to_owned()
+    }
+
+    fn parse(text: &str) -> Result<Self, Refused> {
+        match text.parse() {
+            Ok(address) => Ok(Self(address)),
+            Err(_) => refuse(
+                format!("{} is no address with a port", quoted(text)),
+                format!("write {}", Self::words()),
+            ),
+        }
     }
 }
 

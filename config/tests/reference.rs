@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use magi_config::{Settings, load_policy, load_settings, reference};
+use magi_config::{MasterSettings, Settings, load_master_settings, load_policy, load_settings, reference};
 use magi_engine::policy::{Limits, Mode, RuleVerdict};
 
 fn here(path: &str) -> std::path::PathBuf {
@@ -37,6 +37,9 @@ fn every_example_is_right() {
         );
         if name.starts_with("policy-") {
             load_policy(&path).unwrap_or_else(|error| panic!("{error}"));
+        } else if name.starts_with("settings-master") {
+            let settings = load_master_settings(&path).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(settings, MasterSettings::default());
         } else {
             load_settings(&path).unwrap_or_else(|error| panic!("{error}"));
         }

@@ -1,0 +1,119 @@
+//! The wiring of `magi-master run`: settings in, every part started, and ended in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use magi_config::MasterSettings;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::counters::Counters;
+use crate::files::{self, FileError};
+use crate::policy::{PolicyError, Publisher};
+use crate::settings;
+use crate::store::{Store, StoreError};
+use crate::stream::standing::Standing;
+use crate::stream::{Parts, Server, StreamError};
+use crate::switch::{SwitchError, Switchboard};
+use crate::verdict::Verdict;
+
+/// Why the master cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// There is no place for what must outlive it.
+    #[error("cannot keep state")]
+    State(#[source] FileError),
+    /// The policy that was kept cannot be read.
+    #[error("cannot take up the last policy")]
+    Policy(#[source] PolicyError),
+    /// The kill switch cannot be read.
+    #[error("cannot take up the kill switch")]
+    Switch(#[source] SwitchError),
+    /// The audit store cannot be opened.
+    #[error("cannot open the audit store")]
+    Store(#[source] StoreError),
+    /// The streams cannot be served.
+    #[error("cannot serve nodes")]
+    Stream(#[source] StreamError),
+}
+
+/// What the intake gives the streams.
+pub struct Intake {
+    /// Verdicts, as they are found.
+    pub verdicts: mpsc::Receiver<Verdict>,
+    /// What is known of earlier ones.
+    pub standing: Arc<dyn Standing>,
+}
+
+/// A master whose parts are ready.
+#[derive(Debug)]
+pub struct Master {
+    server: Server,
+    publisher: Publisher,
+    counters: Arc<Counters>,
+    stop: CancellationToken,
+}
+
+impl Master {
+    /// Makes every part ready, and listens.
+    ///
+    /// # Errors
+    /// A part cannot be made ready.
+    pub async fn start(
+        settings: &MasterSettings,
+        intake: Intake,
+        stop: CancellationToken,
+    ) -> Result<Self, RunError> {
+        let counters = Arc::new(Counters::default());
+        files::folder(&settings.state).map_err(RunError::State)?;
+        let mut publisher = Publisher::open(&settings.policy, &settings.state, Arc::clone(&counters))
+            .map_err(RunError::Policy)?;
+        publisher.look(Timestamp::now());
+        let switchboard = Switchboard::open(&settings.state).map_err(RunError::Switch)?;
+        let store = Store::open(settings::store(settings), Arc::clone(&counters)).map_err(RunError::Store)?;
+        let parts = Parts {
+            verdicts: intake.verdicts,
+            standing: intake.standing,
+            policy: publisher.sender(),
+            policy_problem: publisher.problems(),
+            switchboard: Arc::new(switchboard),
+            store,
+            counters: Arc::clone(&counters),
+            tls: settings::tls(settings),
+            limits: settings::limits(settings),
+            stop: stop.clone(),
+        };
+        let server = Server::bind(settings.listen, parts)
+            .await
+            .map_err(RunError::Stream)?;
+        tracing::info!(address = %server.address(), "the master listens");
+        Ok(Self {
+            server,
+            publisher,
+            counters,
+            stop,
+        })
+    }
+
+    /// Where nodes connect.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// Works until it is told to stop.
+    pub async fn run(self) {
+        let following = tokio::spawn(self.publisher.follow(settings::POLICY_EVERY, self.stop));
+        self.server.serve().await;
+        // It stops by the same token; a panic there was told already.
+        drop(following.await);
+        tracing::info!("the master is gone");
+    }
+}
