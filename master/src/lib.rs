@@ -3,5 +3,9 @@
 //! Data goes one way: `intake` (audit log, audit webhook, pod watch) → `ledger` → `verdict` → `stream`. The ledger and the
 //! verdicts are pure code; everything that waits, reads or writes lies at the two ends.
 
+pub mod change;
+pub mod intake;
+pub mod ledger;
 pub mod names;
+pub mod replay;
 pub mod verdict;
