@@ -4,6 +4,13 @@
 //! that made it) and from the lines themselves: line, verdict, and why. A row of kind `none` says that a line which looks
 //! as if something ended gives no verdict. What stands in no row must not come out. The verdict's time is the line's.
 
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may stop at the first surprise"
+)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -149,7 +156,12 @@ fn control_plane_at_request_response() {
         "{summary}"
     );
     assert_eq!(summary.read.unusable.len(), 1, "{summary}");
-    assert_eq!(summary.no_verdict.never_bound, 2, "{summary}");
+    assert_eq!(
+        (summary.no_verdict.never_bound, summary.no_verdict.no_uid),
+        (2, 0),
+        "{summary}"
+    );
+    assert_eq!(summary.live_pods, 10, "{summary}");
     assert!(summary.read.kinds[&Kind::Refused] > 10, "{summary}");
 }
 

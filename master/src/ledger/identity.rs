@@ -76,9 +76,11 @@ fn by_time(act: Act, facts: &PodFacts, pod: &Pod, began: Timestamp, at: Timestam
     if act == Act::Created {
         return by_creation(pod, began, at);
     }
-    let is_after_its_end = pod
-        .gone
-        .is_some_and(|gone| began > gone.at || facts.created.is_some_and(|created| created > gone.at));
+    // A pod that is marked can still be patched, read, and deleted again; but not bound.
+    let is_after_its_end = pod.gone.is_some_and(|gone| {
+        let is_new_binding = act == Act::Bound && began > gone.at;
+        is_new_binding || facts.created.is_some_and(|created| created > gone.at)
+    });
     if is_after_its_end {
         return Order::Newer;
     }

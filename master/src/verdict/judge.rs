@@ -57,12 +57,15 @@ impl Judge {
         turns: impl IntoIterator<Item = Turn>,
         verdicts: &mut Vec<Verdict>,
     ) {
-        let mut said = Vec::new();
+        let (mut said, mut unwanted) = (Vec::new(), Vec::new());
         for turn in turns {
             match turn {
                 Turn::Lost(lost) => self.lost(ledger, lost, &mut said),
-                Turn::Unwanted(want, at) => self.unwanted(ledger, &want, at, &mut said),
+                Turn::Unwanted(want, at) => unwanted.push((want, at)),
             }
+        }
+        for (want, at) in unwanted {
+            self.unwanted(ledger, &want, at, &mut said);
         }
         verdicts.append(&mut said);
     }
@@ -143,6 +146,3 @@ fn say(verdict: Verdict, said: &mut Vec<Verdict>) {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

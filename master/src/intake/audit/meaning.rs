@@ -16,7 +16,7 @@ use crate::verdict::Cause;
 
 /// Deletes the pods of namespaces that were deleted. It makes no dry run, and selects nothing.
 /// Source: pkg/controller/namespace/deletion, `deleteCollection`.
-const NAMESPACE_CONTROLLER: &str = "system:serviceaccount:kube-system:namespace-controller";
+pub(super) const NAMESPACE_CONTROLLER: &str = "system:serviceaccount:kube-system:namespace-controller";
 /// What the name of every kubelet's user begins with, and of nobody else's (the node authorizer).
 const KUBELET: &str = "system:node:";
 
@@ -346,7 +346,7 @@ impl<'e, 'a> Reading<'e, 'a> {
 
     /// The pod of the answer as far as it is shown, else just its name; and what is missing for that.
     fn answered_pod(&self) -> Result<(PodFacts, Option<Unusable>), Stop> {
-        let name = self.event.object.name.as_deref();
+        let name = self.event.object.name.as_deref().filter(|text| !text.is_empty());
         let Some(answer) = &self.event.response else {
             return Ok((self.named(name)?, None));
         };
