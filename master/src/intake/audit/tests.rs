@@ -77,17 +77,17 @@ fn told(event: &Value) -> (Act, PodFacts) {
     let [change] = &heard.changes[..] else {
         panic!("one change was expected: {:?} {event}", heard.changes);
     };
-    match &change.what {
-        What::Pod(act, facts) => (*act, (**facts).clone()),
-        other => panic!("a pod was expected: {other:?}"),
-    }
+    let What::Pod(act, facts) = &change.what else {
+        panic!("a pod was expected: {:?}", change.what);
+    };
+    (*act, (**facts).clone())
 }
 
 fn images(facts: &PodFacts) -> Vec<String> {
-    match &facts.images {
-        Images::Whole(slots) => slots.iter().map(|slot| slot.image.to_string()).collect(),
-        other => panic!("whole images were expected: {other:?}"),
-    }
+    let Images::Whole(slots) = &facts.images else {
+        panic!("whole images were expected: {:?}", facts.images);
+    };
+    slots.iter().map(|slot| slot.image.to_string()).collect()
 }
 
 fn gone(cause: Cause) -> Act {
