@@ -2,4 +2,5 @@
 //! [`Change`](crate::change::Change)s, and none knows the ledger.
 
 pub mod audit;
+pub mod file;
 pub mod lines;
