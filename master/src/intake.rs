@@ -4,3 +4,4 @@
 pub mod audit;
 pub mod file;
 pub mod lines;
+pub mod webhook;

@@ -44,6 +44,22 @@ impl Reader {
         self.text(text, changes);
     }
 
+    /// Reads one event of a list that was cut up before. Appends what it changed.
+    pub fn item(&mut self, event: &[u8], changes: &mut Vec<Change>) {
+        self.counts.items += 1;
+        self.counts.bytes += event.len() as u64 + 1;
+        if !self.look.may_matter(event) {
+            self.counts.of_no_interest += 1;
+            return;
+        }
+        match std::str::from_utf8(event).map(decode::item) {
+            Ok(Ok(Some(event))) => self.event(&event, changes),
+            Ok(Ok(None)) => self.counts.of_no_interest += 1,
+            Ok(Err(unusable)) => self.counts.unusable(unusable),
+            Err(_) => self.counts.unusable(Unusable::NotUtf8),
+        }
+    }
+
     /// Counts a line of `bytes` bytes that was longer than [`MAX_LINE`] and therefore not kept.
     pub fn too_long(&mut self, bytes: u64) {
         self.counts.lines += 1;
@@ -65,7 +81,7 @@ impl Reader {
                 self.counts.lists += 1;
                 for item in items {
                     self.counts.items += 1;
-                    match decode::item(item) {
+                    match decode::item(item.get()) {
                         Ok(Some(event)) => self.event(&event, changes),
                         Ok(None) => self.counts.of_no_interest += 1,
                         Err(unusable) => self.counts.unusable(unusable),

@@ -396,8 +396,8 @@ pub(super) fn document(text: &str) -> Result<Document<'_>, Unusable> {
 }
 
 /// Reads an event out of a list: there it has no kind of its own. `None` if it is about something else.
-pub(super) fn item(raw: &RawValue) -> Result<Option<Event<'_>>, Unusable> {
-    let progress = progress(raw.get())?;
+pub(super) fn item(text: &str) -> Result<Option<Event<'_>>, Unusable> {
+    let progress = progress(text)?;
     Ok(is_ours(&progress.event.object).then_some(progress.event))
 }
 
