@@ -4,4 +4,5 @@
 pub mod audit;
 pub mod file;
 pub mod lines;
+pub mod watch;
 pub mod webhook;

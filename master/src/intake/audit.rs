@@ -1,13 +1,13 @@
 //! One line of a Kubernetes audit log (audit.k8s.io/v1) → what it changed.
 //!
 //! A line is first looked at without being parsed ([`look`]); what may matter is decoded ([`decode`]), borrowed from the
-//! line; what it means is decided in [`meaning`]. Only changes that the API server authorised and completed, and that
+//! line; what it means is decided in [`meaning`]. The pod watch reads its pods with the same code. Only changes that the API server authorised and completed, and that
 //! were no dry run, come out. `auditID`, `sourceIPs` and `userAgent` are the client's to choose, and are never read.
 
 mod counts;
-mod decode;
+pub(in crate::intake) mod decode;
 mod look;
-mod meaning;
+pub(in crate::intake) mod meaning;
 mod patch;
 mod query;
 

@@ -16,7 +16,7 @@ use super::Unusable;
 
 /// A text of the line; a copy only if it was escaped there.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Text<'a>(Cow<'a, str>);
+pub(in crate::intake) struct Text<'a>(Cow<'a, str>);
 
 impl Deref for Text<'_> {
     type Target = str;
@@ -46,7 +46,7 @@ impl<'de> Deserialize<'de> for Text<'de> {
 
 /// A list, or null.
 #[derive(Debug)]
-pub(super) struct List<T>(pub(super) Vec<T>);
+pub(in crate::intake) struct List<T>(pub(in crate::intake) Vec<T>);
 
 impl<T> Default for List<T> {
     fn default() -> Self {
@@ -62,7 +62,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
 
 /// That a key is there.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Present(pub(super) bool);
+pub(in crate::intake) struct Present(pub(in crate::intake) bool);
 
 impl<'de> Deserialize<'de> for Present {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -75,8 +75,8 @@ macro_rules! object {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty = $key:literal,)* }) => {
         $(#[$doc])*
         #[derive(Debug, Default)]
-        pub(super) struct $name<'a> {
-            $($(#[$field_doc])* pub(super) $field: $type,)*
+        pub(in crate::intake) struct $name<'a> {
+            $($(#[$field_doc])* pub(in crate::intake) $field: $type,)*
             marker: std::marker::PhantomData<&'a ()>,
         }
 
@@ -113,6 +113,13 @@ macro_rules! object {
     };
 }
 
+object! {
+    /// A line of a watch.
+    Watched {
+        kind: Option<Text<'a>> = "type",
+        object: Body<'a> = "object",
+    }
+}
 object! {
     /// Who asked.
     User { name: Option<Text<'a>> = "username", }
@@ -154,6 +161,7 @@ object! {
         grace: Option<i64> = "gracePeriodSeconds",
         preconditions: Preconditions<'a> = "preconditions",
         delete_options: Options<'a> = "deleteOptions",
+        code: Option<i64> = "code",
     }
 }
 object! {
@@ -192,6 +200,8 @@ object! {
         deleted: Option<Text<'a>> = "deletionTimestamp",
         grace: Option<i64> = "deletionGracePeriodSeconds",
         annotations: Option<Annotations<'a>> = "annotations",
+        /// Of a list: what to ask for the rest with.
+        rest: Option<Text<'a>> = "continue",
     }
 }
 object! {
@@ -247,7 +257,7 @@ object! {
 
 /// The cells of a row; the first is the name (Kubernetes' printers put it there).
 #[derive(Debug, Default)]
-pub(super) struct Cells<'a>(pub(super) Option<Text<'a>>);
+pub(in crate::intake) struct Cells<'a>(pub(in crate::intake) Option<Text<'a>>);
 
 impl<'a> Deserialize<'a> for Cells<'a> {
     fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
@@ -272,25 +282,25 @@ impl<'a> Deserialize<'a> for Cells<'a> {
 
 /// An event about pods, or about what ends them.
 #[derive(Debug, Default)]
-pub(super) struct Event<'a> {
-    pub(super) level: Option<Text<'a>>,
-    pub(super) stage: Option<Text<'a>>,
-    pub(super) uri: Option<Text<'a>>,
-    pub(super) verb: Option<Text<'a>>,
-    pub(super) user: User<'a>,
-    pub(super) impersonated: Option<User<'a>>,
-    pub(super) object: ObjectRef<'a>,
-    pub(super) answered: Answered<'a>,
-    pub(super) request: Option<&'a RawValue>,
-    pub(super) response: Option<Body<'a>>,
-    pub(super) began: Option<Text<'a>>,
-    pub(super) at: Option<Text<'a>>,
-    pub(super) notes: Notes<'a>,
+pub(in crate::intake) struct Event<'a> {
+    pub(in crate::intake) level: Option<Text<'a>>,
+    pub(in crate::intake) stage: Option<Text<'a>>,
+    pub(in crate::intake) uri: Option<Text<'a>>,
+    pub(in crate::intake) verb: Option<Text<'a>>,
+    pub(in crate::intake) user: User<'a>,
+    pub(in crate::intake) impersonated: Option<User<'a>>,
+    pub(in crate::intake) object: ObjectRef<'a>,
+    pub(in crate::intake) answered: Answered<'a>,
+    pub(in crate::intake) request: Option<&'a RawValue>,
+    pub(in crate::intake) response: Option<Body<'a>>,
+    pub(in crate::intake) began: Option<Text<'a>>,
+    pub(in crate::intake) at: Option<Text<'a>>,
+    pub(in crate::intake) notes: Notes<'a>,
 }
 
 /// A line.
 #[derive(Debug)]
-pub(super) enum Document<'a> {
+pub(in crate::intake) enum Document<'a> {
     /// One event.
     Event(Box<Event<'a>>),
     /// An event about something else.
@@ -382,7 +392,7 @@ fn progress(text: &str) -> Result<Progress<'_>, Unusable> {
 }
 
 /// Reads a line.
-pub(super) fn document(text: &str) -> Result<Document<'_>, Unusable> {
+pub(in crate::intake) fn document(text: &str) -> Result<Document<'_>, Unusable> {
     let progress = progress(text)?;
     if progress.group.as_deref() != Some("audit.k8s.io/v1") {
         return Err(Unusable::NotAnEvent);
@@ -396,27 +406,37 @@ pub(super) fn document(text: &str) -> Result<Document<'_>, Unusable> {
 }
 
 /// Reads an event out of a list: there it has no kind of its own. `None` if it is about something else.
-pub(super) fn item(text: &str) -> Result<Option<Event<'_>>, Unusable> {
+pub(in crate::intake) fn item(text: &str) -> Result<Option<Event<'_>>, Unusable> {
     let progress = progress(text)?;
     Ok(is_ours(&progress.event.object).then_some(progress.event))
 }
 
+/// An answer's body.
+pub(in crate::intake) fn answer(text: &[u8]) -> Option<Body<'_>> {
+    serde_json::from_slice(text).ok()
+}
+
+/// A line of a watch.
+pub(in crate::intake) fn watched(line: &[u8]) -> Option<Watched<'_>> {
+    serde_json::from_slice(line).ok()
+}
+
 /// A request's body as an object.
-pub(super) fn body(raw: &RawValue) -> Option<Body<'_>> {
+pub(in crate::intake) fn body(raw: &RawValue) -> Option<Body<'_>> {
     serde_json::from_str(raw.get()).ok()
 }
 
 /// A request's body as a JSON patch.
-pub(super) fn operations(raw: &RawValue) -> Option<Vec<Operation<'_>>> {
+pub(in crate::intake) fn operations(raw: &RawValue) -> Option<Vec<Operation<'_>>> {
     serde_json::from_str(raw.get()).ok()
 }
 
 /// A text within a patch.
-pub(super) fn text(raw: &RawValue) -> Option<Text<'_>> {
+pub(in crate::intake) fn text(raw: &RawValue) -> Option<Text<'_>> {
     serde_json::from_str(raw.get()).ok()
 }
 
 /// A container within a patch.
-pub(super) fn container(raw: &RawValue) -> Option<Container<'_>> {
+pub(in crate::intake) fn container(raw: &RawValue) -> Option<Container<'_>> {
     serde_json::from_str(raw.get()).ok()
 }

@@ -384,26 +384,10 @@ impl<'e, 'a> Reading<'e, 'a> {
         Ok(())
     }
 
-    /// What a pod, or the metadata of one, tells.
+    /// What a pod, or the metadata of one, tells. Its name may be in the request only.
     fn facts(&self, pod: &Body<'_>) -> Result<PodFacts, Stop> {
-        let metadata = &pod.metadata;
-        let mut facts = self.named(metadata.name.as_deref().or(self.event.object.name.as_deref()))?;
-        if let Some(namespace) = metadata.namespace.as_deref().filter(|text| !text.is_empty()) {
-            facts.namespace = PodNamespace::new(namespace).map_err(|_| Unusable::BadName)?;
-        }
-        facts.uid = uid(metadata.uid.as_deref())?;
-        facts.version = metadata.version.as_deref().and_then(|text| text.parse().ok());
-        facts.created = metadata.created.as_deref().and_then(|text| text.parse().ok());
-        facts.mirror = mirror(pod);
-        facts.marked = metadata.deleted.as_ref().map(|_| Marked {
-            at_once: metadata.grace == Some(0),
-        });
-        if is_whole(pod) {
-            facts.node = node(pod)?;
-            facts.images = Images::Whole(patch::slots(&pod.spec));
-            facts.phase = Some(phase(pod));
-        }
-        Ok(facts)
+        let name = pod.metadata.name.as_deref().or(self.event.object.name.as_deref());
+        Ok(told_by(self.named(name)?, pod)?)
     }
 
     fn named(&self, name: Option<&str>) -> Result<PodFacts, Stop> {
@@ -465,6 +449,41 @@ impl<'e, 'a> Reading<'e, 'a> {
     fn is_namespace_controller(&self) -> bool {
         self.event.impersonated.is_none() && self.event.user.name.as_deref() == Some(NAMESPACE_CONTROLLER)
     }
+}
+
+/// A pod of a list or a watch over all namespaces: it names itself.
+pub(in crate::intake) fn pod(pod: &Body<'_>) -> Result<PodFacts, Unusable> {
+    let metadata = &pod.metadata;
+    let (Some(namespace), Some(name)) = (metadata.namespace.as_deref(), metadata.name.as_deref()) else {
+        return Err(Unusable::NoName);
+    };
+    let namespace = PodNamespace::new(namespace).map_err(|_| Unusable::BadName)?;
+    let name = PodName::new(name).map_err(|_| Unusable::BadName)?;
+    if !is_whole(pod) || metadata.uid.is_none() {
+        return Err(Unusable::BodyNotUnderstood);
+    }
+    told_by(PodFacts::named(namespace, name), pod)
+}
+
+/// The facts with what the pod, or the metadata of one, tells.
+fn told_by(mut facts: PodFacts, pod: &Body<'_>) -> Result<PodFacts, Unusable> {
+    let metadata = &pod.metadata;
+    if let Some(namespace) = metadata.namespace.as_deref().filter(|text| !text.is_empty()) {
+        facts.namespace = PodNamespace::new(namespace).map_err(|_| Unusable::BadName)?;
+    }
+    facts.uid = uid(metadata.uid.as_deref())?;
+    facts.version = metadata.version.as_deref().and_then(|text| text.parse().ok());
+    facts.created = metadata.created.as_deref().and_then(|text| text.parse().ok());
+    facts.mirror = mirror(pod);
+    facts.marked = metadata.deleted.as_ref().map(|_| Marked {
+        at_once: metadata.grace == Some(0),
+    });
+    if is_whole(pod) {
+        facts.node = node(pod)?;
+        facts.images = Images::Whole(patch::slots(&pod.spec));
+        facts.phase = Some(phase(pod));
+    }
+    Ok(facts)
 }
 
 /// Whether a body is a pod with its specification. In a list it has no kind.
