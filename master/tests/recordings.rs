@@ -292,3 +292,44 @@ fn lines_out_of_order_make_no_wrong_verdict() {
         assert!(missed.is_empty(), "{distance}: {missed:?}");
     }
 }
+
+/// Whatever becomes of bytes on their way: every line is counted, none ends the master, most of them are found out.
+#[test]
+fn mangled_lines_end_nothing() {
+    let log = recording("01-controlplane-rr.jsonl");
+    let lines: Vec<&[u8]> = log
+        .split(|b| *b == b'\n')
+        .filter(|line| line.len() < 20_000)
+        .collect();
+    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = move |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        usize::try_from(seed % below as u64).expect("it is below")
+    };
+    let mut run = new();
+    let mut verdicts = Vec::new();
+    for _ in 0..30_000 {
+        let mut line = lines[random(lines.len())].to_vec();
+        for _ in 0..=random(4) {
+            if line.is_empty() {
+                break;
+            }
+            let at = random(line.len());
+            match random(4) {
+                0 => line.truncate(at),
+                1 => line[at] = u8::try_from(random(256)).expect("a byte"),
+                2 => drop(line.drain(at..(at + random(200)).min(line.len()))),
+                _ => {
+                    let piece = line[..at.min(random(300))].to_vec();
+                    line.splice(at..at, piece);
+                }
+            }
+        }
+        run.line(&Line::Whole(&line), &mut verdicts);
+    }
+    let summary = run.summary(std::time::Duration::from_secs(1));
+    assert_eq!(summary.read.lines, 30_000);
+    assert!(summary.read.unusable[&Unusable::NotJson] > 100, "{summary}");
+}

@@ -1,7 +1,7 @@
 //! One line of a Kubernetes audit log (audit.k8s.io/v1) → what it changed.
 //!
-//! A line is first looked at without being parsed ([`look`]); what may matter is decoded ([`decode`]), borrowed from the
-//! line; what it means is decided in [`meaning`]. The pod watch reads its pods with the same code. Only changes that the API server authorised and completed, and that
+//! A line is first looked at without being parsed (`look`); what may matter is decoded (`decode`), borrowed from the
+//! line; what it means is decided in `meaning`. The pod watch reads its pods with the same code. Only changes that the API server authorised and completed, and that
 //! were no dry run, come out. `auditID`, `sourceIPs` and `userAgent` are the client's to choose, and are never read.
 
 mod counts;

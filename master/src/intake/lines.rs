@@ -5,7 +5,7 @@
 use std::io::{ErrorKind, Read};
 
 /// How much is asked of the stream at a time.
-const PIECE: usize = 1 << 20;
+const PIECE: usize = 256 << 10;
 
 /// Cuts a stream into lines of at most `max` bytes.
 #[derive(Debug)]

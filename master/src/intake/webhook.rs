@@ -32,7 +32,7 @@ pub use items::Events;
 
 /// The largest body that is taken, in bytes. Batches have up to 400 events, and rarely more than 10 MB.
 pub const MAX_BODY: u64 = 128 << 20;
-/// How many bodies are taken apart at a time. Each holds at most one event, and [`items::PIECE`] of whole ones.
+/// How many bodies are taken apart at a time. Each holds at most one event, and about a megabyte of whole ones.
 pub const MAX_BODIES: usize = 4;
 /// How many connections there are at a time. An API server needs a few.
 pub const MAX_CONNECTIONS: usize = 64;
