@@ -4,10 +4,14 @@
 //! verdicts are pure code; everything that waits, reads or writes lies at the two ends.
 
 pub mod certs;
+pub mod change;
 pub mod counters;
 pub mod files;
+pub mod intake;
+pub mod ledger;
 pub mod names;
 pub mod policy;
+pub mod replay;
 pub mod server;
 pub mod settings;
 pub mod store;

@@ -1,5 +1,6 @@
 //! `magi-master`: reads its command line, and hands over.
 
+use std::io::{self, BufWriter};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -34,6 +35,15 @@ enum Command {
     Check(SettingsFile),
     /// Make certificates: an authority, and what nodes, operators and the master need
     Certs(Certs),
+    /// Print the verdicts that follow from recorded audit logs, one JSON object per line
+    Replay {
+        /// Audit logs, or bodies that an audit webhook received; read in this order as one stream
+        #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+        audit: Vec<PathBuf>,
+        /// Print the summary as JSON too, on one line of standard error
+        #[arg(long)]
+        jsonl: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -74,6 +84,10 @@ fn main() -> Result<()> {
             Ok(())
         }
         Command::Certs(order) => make(order),
+        Command::Replay { audit, jsonl } => {
+            let mut out = BufWriter::new(io::stdout().lock());
+            magi_master::replay::run(&audit, jsonl, &mut out, &mut io::stderr().lock())
+        }
     }
 }
 
@@ -95,7 +109,7 @@ fn make(certs: Certs) -> Result<()> {
 /// A line on standard output; nobody reading it is no failure.
 fn say(line: &str) {
     use std::io::Write;
-    let _no_reader = writeln!(std::io::stdout(), "{line}");
+    let _no_reader = writeln!(io::stdout(), "{line}");
 }
 
 /// Each node is a descriptor; what services get by default is enough for a thousand. The hard limit is the operator's.

@@ -24,12 +24,15 @@ pub(crate) const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("magi-engine", &[]),
     ("magi-install", &[]),
     ("magi-integration", &["magi-config", "magi-wire"]),
+    ("magi-master", &["magi-config", "magi-engine", "magi-master-api"]),
+    ("magi-master-api", &[]),
     ("magi-node-api", &["magi-engine"]),
     (
         "magi-plugin",
         &[
             "magi-config",
             "magi-engine",
+            "magi-master-api",
             "magi-node-api",
             "magi-probes",
             "magi-snoop",
