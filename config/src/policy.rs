@@ -26,6 +26,8 @@ const SECOND: u64 = 1000;
 const DAY: u64 = 24 * 3600 * SECOND;
 /// How long a stopped image stays denied unless the policy says otherwise.
 const DENY_FOR: Duration = Duration::from_secs(600);
+/// How long a pull whose pod is gone goes on unless the policy says otherwise.
+const ORPHAN_GRACE: Duration = Duration::from_secs(5);
 /// The span of a budget unless the policy says otherwise.
 const BUDGET_WINDOW: Duration = Duration::from_secs(3600);
 
@@ -49,6 +51,9 @@ section! {
         /// where the same limits would stop it again, and where `enforce` holds. If it was stopped because more bytes
         /// came than its manifest declares, only from the same repository: that is no fault of the image.
         "denyFor" deny_for: Span<0, DAY> = Yaml("10m");
+        /// How long a pull goes on after the API server has taken its pod away; what comes back in that time finds it
+        /// running. `0s`: not at all. Needs a master.
+        "orphanGrace" orphan_grace: Span<0, DAY> = Yaml("5s");
         /// What the pulls of a namespace may fetch in a span of time. Pulls whose namespace is not known for sure are
         /// not counted, and exempt ones are never stopped.
         "budgets" budgets: List<RawBudget, 0, MAX_BUDGETS> = Yaml("[]");
@@ -158,6 +163,7 @@ fn check(raw: RawPolicy, revision: String, sink: &mut Sink) -> Option<Policy> {
         fallback: RuleVerdict::Limit { mode, limits },
         budgets,
         deny_for: raw.deny_for.value().map_or(DENY_FOR, |span| span.0),
+        orphan_grace: raw.orphan_grace.value().map_or(ORPHAN_GRACE, |span| span.0),
     })
 }
 

@@ -88,6 +88,12 @@ pub const MAX_GONE_PULLS: usize = 256;
 pub const LEASE_EXPECTED: Duration = Duration::from_millis(1_500);
 /// Pause between these looks.
 pub const LOOK_FOR_LEASE: Duration = Duration::from_millis(5);
+/// Pods that are gone, by the master's word, that are remembered.
+pub const MAX_LOST_PODS: usize = 4096;
+/// Images of one such pod; Kubernetes allows a pod some hundred containers.
+pub const MAX_LOST_IMAGES: usize = 256;
+/// For so long a pod's pulls are stopped after the master said that it is gone: the kubelet queues pulls for long.
+pub const ORPHANS_REMEMBERED: Duration = Duration::from_secs(3_600);
 /// Pods of the node that are remembered.
 pub const MAX_PODS: usize = 4096;
 /// Labels of one pod that are remembered, and requests that a report names as possible.

@@ -24,6 +24,7 @@ use crate::evidence::Source;
 use crate::flights::Flights;
 use crate::ids::{Digest, LeaseKey, PullId};
 use crate::images::Images;
+use crate::orphans::Orphans;
 use crate::picture::Picture;
 use crate::pods::Pods;
 use crate::policy::Policy;
@@ -50,6 +51,7 @@ pub struct Engine {
     requests: Requests,
     pods: Pods,
     images: Images,
+    orphans: Orphans,
     accounts: Accounts,
     refusals: BTreeMap<Digest, verify::Refusals>,
     aftermaths: BTreeMap<PullId, Aftermath>,
@@ -70,6 +72,7 @@ struct Said {
     too_many_leases: bool,
     too_many_ties: bool,
     too_many_pods: bool,
+    too_many_lost: bool,
     too_many_denials: bool,
 }
 
@@ -87,6 +90,7 @@ impl Engine {
         let now = self.now.max(now);
         self.now = now;
         self.images.forget_old(now);
+        self.orphans.forget_old(now);
         // What was lost is no reason to act, not even on something else that is due by now.
         let may_act = !matches!(event, Event::SourceDown { .. } | Event::TiesLost);
         let may_tell_owners = event.may_tell_owners();
@@ -112,12 +116,18 @@ impl Engine {
             Event::PodsListed { pods } => self.pods_listed(pods, fx),
             Event::PodSeen { pod } => self.pod_seen(pod, fx),
             Event::PodGone { sandbox } => self.pods.gone(&sandbox),
+            Event::PodLost { lost } => self.pod_lost(now, lost, fx),
             Event::ManifestResolved { manifest } => self.images.learn(&manifest),
             Event::Asked { request, question } => self.asked(now, request, question, fx),
             Event::LeverDone { attempt, outcome } => self.lever_done(now, attempt, &outcome, fx),
             Event::Tick => self.agenda.woken(),
         }
         self.join(now, may_tell_owners);
+        if self.orphans.came_due(now, self.policy.orphan_grace) {
+            for pull in self.pulls.values_mut() {
+                pull.changed = true;
+            }
+        }
         self.judge_changed(now);
         if may_act {
             self.pursue(now, fx);
@@ -178,7 +188,12 @@ impl Engine {
             Source::Containerd => self.agenda.look_by(now),
             // Whoever asked before was not seen.
             Source::Requests => self.requests.missed(Time::default(), now),
-            Source::Probes | Source::SocketTable | Source::Nri | Source::Verifier | Source::Operator => {}
+            Source::Probes
+            | Source::SocketTable
+            | Source::Nri
+            | Source::Verifier
+            | Source::Master
+            | Source::Operator => {}
         }
     }
 
@@ -200,7 +215,8 @@ impl Engine {
             }
             Source::Requests => self.requests_lost(),
             Source::Nri => self.pods.lost(),
-            Source::Verifier | Source::Operator => {}
+            // What the master said stays true.
+            Source::Verifier | Source::Master | Source::Operator => {}
         }
         if self.up.remove(&source) {
             self.record(fx, None, Entry::SourceChanged { source, up: false });
@@ -253,7 +269,8 @@ impl Engine {
             .into_iter()
             .chain(aftermaths)
             .chain(self.images.next_expiry())
-            .chain(self.next_refusal_due());
+            .chain(self.next_refusal_due())
+            .chain(self.orphans.next_due(now, self.policy.orphan_grace));
         if let Some(wake) = self.agenda.wake(now, others) {
             fx.push(wake);
         }

@@ -9,7 +9,7 @@ use crate::ids::{
     RequestId, SandboxId, SnapshotName, SocketName,
 };
 use crate::manifest::Manifest;
-use crate::owner::{NodePod, PullRequest, RequestEnd};
+use crate::owner::{LostPod, NodePod, PullRequest, RequestEnd};
 use crate::policy::Policy;
 use crate::time::Time;
 
@@ -116,6 +116,11 @@ pub enum Event {
         /// It.
         sandbox: SandboxId,
     },
+    /// The master says that a pod's pulls have lost their reason.
+    PodLost {
+        /// It.
+        lost: LostPod,
+    },
     /// The resolver read a manifest from its registry, for a question of the verifier.
     ManifestResolved {
         /// It.
@@ -165,6 +170,7 @@ impl Event {
             | Self::TiesLost
             | Self::SocketsListed { .. }
             | Self::ManifestResolved { .. }
+            | Self::PodLost { .. }
             | Self::Asked { .. }
             | Self::LeverDone { .. }
             | Self::Tick => false,

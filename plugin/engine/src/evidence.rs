@@ -24,6 +24,8 @@ pub enum Reason {
     DeniedRecently,
     /// What its namespace may pull in a span of time is used up.
     NamespaceBudget,
+    /// No live pod of this node wants the image any more.
+    Orphaned,
     /// A person asked for it.
     Operator,
 }
@@ -39,6 +41,7 @@ impl Reason {
             Self::DeniedByRule => "denied-by-rule",
             Self::DeniedRecently => "denied-recently",
             Self::NamespaceBudget => "namespace-budget",
+            Self::Orphaned => "orphaned",
             Self::Operator => "operator",
         }
     }
@@ -47,7 +50,7 @@ impl Reason {
     #[must_use]
     pub(crate) const fn passes(self) -> bool {
         match self {
-            Self::DeniedRecently | Self::NamespaceBudget => true,
+            Self::DeniedRecently | Self::NamespaceBudget | Self::Orphaned => true,
             Self::ImageTooLarge
             | Self::LayerTooLarge
             | Self::LayerOverrunsManifest
@@ -79,19 +82,22 @@ pub enum Source {
     Nri,
     /// containerd's image verifier hook.
     Verifier,
+    /// magi's master: what the API server says.
+    Master,
     /// A person on the node's control socket.
     Operator,
 }
 
 impl Source {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Containerd,
         Self::Probes,
         Self::SocketTable,
         Self::Requests,
         Self::Nri,
         Self::Verifier,
+        Self::Master,
         Self::Operator,
     ];
 }
@@ -105,6 +111,7 @@ impl fmt::Display for Source {
             Self::Requests => "requests",
             Self::Nri => "nri",
             Self::Verifier => "verifier",
+            Self::Master => "master",
             Self::Operator => "operator",
         })
     }
@@ -210,6 +217,15 @@ pub enum Evidence {
         /// For this pod.
         pod: Option<PodIdentity>,
     },
+    /// The API server, by the master's word, has no such pod any more, or the pod wants other images.
+    PodLost {
+        /// The pod.
+        pod: PodIdentity,
+        /// The image.
+        image: ImageName,
+        /// What made it so.
+        cause: String,
+    },
     /// A person asked.
     Asked {
         /// Who, as the control socket's peer credentials say.
@@ -249,6 +265,7 @@ impl Evidence {
             | Self::BudgetUsed { .. }
             | Self::LeaseInFlight { .. } => Source::Containerd,
             Self::AskedFor { .. } => Source::Requests,
+            Self::PodLost { .. } => Source::Master,
             Self::SocketFeeds {
                 method: TieMethod::Goroutine | TieMethod::Thread,
                 ..
@@ -276,6 +293,7 @@ impl Evidence {
             | Self::StoppedBefore { .. }
             | Self::BudgetUsed { .. }
             | Self::AskedFor { .. }
+            | Self::PodLost { .. }
             | Self::Asked { .. } => None,
         }
     }
@@ -335,6 +353,7 @@ impl fmt::Display for Evidence {
                 pod: Some(pod),
             } => write!(f, "{image} was asked for by pod {pod}"),
             Self::AskedFor { image, pod: None } => write!(f, "{image} was asked for, for no pod"),
+            Self::PodLost { pod, image, cause } => write!(f, "pod {pod} wants {image} no longer ({cause})"),
             Self::Asked { actor } => write!(f, "{actor} asked for it"),
         }
     }
@@ -358,6 +377,12 @@ pub const fn sufficient_pairs(reason: Reason) -> &'static [(Source, Source)] {
         Reason::NamespaceBudget => &[
             (Source::Requests, Source::Probes),
             (Source::Requests, Source::SocketTable),
+        ],
+        // That the pod is gone, the master knows; that the pull is that pod's, the kernel, which saw it ask.
+        Reason::Orphaned => &[
+            (Source::Master, Source::Requests),
+            (Source::Master, Source::Probes),
+            (Source::Master, Source::SocketTable),
         ],
         Reason::Operator => &[
             (Source::Operator, Source::Containerd),

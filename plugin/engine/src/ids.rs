@@ -136,6 +136,11 @@ text_name!(
     "sandbox id"
 );
 text_name!(
+    /// A verdict of the master; the same one has the same id, however often it is said.
+    VerdictId,
+    "verdict"
+);
+text_name!(
     /// An image as somebody wrote it: [`crate::reference::Reference`] tells what it means.
     ImageName,
     "image"

@@ -7,6 +7,7 @@ use crate::budget::Accounts;
 use crate::evidence::{Evidence, Reason};
 use crate::ids::{Digest, ImageName, RepositoryName};
 use crate::images::{Denial, Images};
+use crate::orphans::Orphans;
 use crate::policy::{Applied, Limits, Mode, Policy, RuleVerdict, Subject};
 use crate::pull::{DeclaredImage, Pull, Verdict};
 use crate::reference::Reference;
@@ -20,6 +21,7 @@ pub(crate) struct Law<'a> {
     pub(crate) policy: &'a Policy,
     pub(crate) images: &'a Images,
     pub(crate) accounts: &'a Accounts,
+    pub(crate) orphans: &'a Orphans,
 }
 
 /// One way in which the policy condemns.
@@ -109,7 +111,8 @@ impl Law<'_> {
                     let condemned = self
                         .by_digest(&way, &digests, &images, &pull.declared.repositories)
                         .or_else(|| by_size(&way, &images))
-                        .or_else(|| by_overrun(&way, pull));
+                        .or_else(|| by_overrun(&way, pull))
+                        .or_else(|| self.by_orphan(&way, asker));
                     match condemned {
                         Some(Condemnation {
                             mode: Mode::Enforce, ..
@@ -169,6 +172,23 @@ impl Law<'_> {
                 })
             }
         }
+    }
+
+    /// Whoever asked is gone. An asker that is not known may be anybody.
+    fn by_orphan(&self, way: &Applied<'_>, asker: Option<&Asker>) -> Option<Condemnation> {
+        let mode = match way.verdict {
+            RuleVerdict::Exempt => return None,
+            RuleVerdict::Deny { mode } | RuleVerdict::Limit { mode, .. } => mode,
+        };
+        let fact = self
+            .orphans
+            .orphaned(self.now, self.policy.orphan_grace, asker?)?;
+        Some(Condemnation {
+            reason: Reason::Orphaned,
+            mode,
+            rule: way.rule.map(ToOwned::to_owned),
+            fact,
+        })
     }
 
     fn by_budget(&self, way: &Applied<'_>, pull: &Pull, asker: Option<&Asker>) -> Option<Condemnation> {
@@ -244,7 +264,11 @@ fn holds_again(
                     .is_some_and(|from| repositories == [from.clone()])
         }
         // These say nothing of the image.
-        Reason::DeniedByRule | Reason::DeniedRecently | Reason::NamespaceBudget | Reason::Operator => false,
+        Reason::DeniedByRule
+        | Reason::DeniedRecently
+        | Reason::NamespaceBudget
+        | Reason::Orphaned
+        | Reason::Operator => false,
     }
 }
 

@@ -27,6 +27,7 @@ mod budget;
 mod flights;
 mod images;
 mod judge;
+mod orphans;
 mod pairing;
 mod picture;
 mod pods;

@@ -9,7 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::evidence::Source;
-use crate::ids::{ImageName, PodName, PodNamespace, PodUid, SandboxId};
+use crate::ids::{ImageName, PodName, PodNamespace, PodUid, SandboxId, VerdictId};
 
 /// A pod, named so that no other can be meant.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -43,6 +43,21 @@ pub struct PullRequest {
     pub labels: Option<Labels>,
     /// Whether it is surely a request to pull: without a pod, the same bytes may ask for an image's status.
     pub certain: bool,
+}
+
+/// A pod that is gone, or that wants some images no longer, by the master's word.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostPod {
+    /// The verdict.
+    pub id: VerdictId,
+    /// The pod.
+    pub pod: PodIdentity,
+    /// The images that it wants no longer, as its specification names them.
+    pub images: Vec<ImageName>,
+    /// The pod is gone, with every image of it.
+    pub whole: bool,
+    /// What made it so, in the master's words.
+    pub cause: String,
 }
 
 /// How a request ended.

@@ -203,6 +203,13 @@ pub struct Policy {
     /// How long a digest that was stopped is denied; zero: not at all.
     #[serde(default)]
     pub deny_for: Duration,
+    /// How long a pull goes on after its pod was deleted: the pod may be one of many that come again at once.
+    #[serde(default = "orphan_grace")]
+    pub orphan_grace: Duration,
+}
+
+const fn orphan_grace() -> Duration {
+    Duration::from_secs(5)
 }
 
 impl Default for Policy {
@@ -221,6 +228,7 @@ impl Default for Policy {
             },
             budgets: Vec::new(),
             deny_for: Duration::ZERO,
+            orphan_grace: orphan_grace(),
         }
     }
 }

@@ -7,6 +7,7 @@ mod check;
 mod ending;
 mod judging;
 mod losing;
+mod orphaned;
 mod owning;
 mod pursuing;
 mod random;

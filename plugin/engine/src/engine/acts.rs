@@ -23,6 +23,7 @@ impl Engine {
             policy: &self.policy,
             images: &self.images,
             accounts: &self.accounts,
+            orphans: &self.orphans,
         };
         for pull in self.pulls.values_mut() {
             let passes = pull

@@ -216,9 +216,11 @@ impl Engine {
     fn deny(&mut self, now: Time, pull: &Pull, reason: Reason, fx: &mut Effects) {
         let of_the_image = match reason {
             Reason::ImageTooLarge | Reason::LayerTooLarge | Reason::LayerOverrunsManifest => true,
-            Reason::DeniedByRule | Reason::DeniedRecently | Reason::NamespaceBudget | Reason::Operator => {
-                false
-            }
+            Reason::DeniedByRule
+            | Reason::DeniedRecently
+            | Reason::NamespaceBudget
+            | Reason::Orphaned
+            | Reason::Operator => false,
         };
         if !of_the_image || self.policy.deny_for.is_zero() {
             return;

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Engine;
 use crate::action::Effects;
-use crate::bounds::{LEASE_EXPECTED, LOOK_FIRST, LOOK_FOR_LEASE, MAX_LABELS, MAX_PODS};
+use crate::bounds::{LEASE_EXPECTED, LOOK_FIRST, LOOK_FOR_LEASE, MAX_LABELS, MAX_LOST_PODS, MAX_PODS};
 use crate::budget::Charge;
 use crate::evidence::Source;
 use crate::ids::{CallId, PodNamespace, PullId};
-use crate::owner::{NodePod, PullRequest, RequestEnd};
+use crate::owner::{LostPod, NodePod, PullRequest, RequestEnd};
 use crate::pull::Pull;
 use crate::requests::{Candidate, Joined, Owners};
 use crate::time::Time;
@@ -40,6 +40,14 @@ impl Engine {
     pub(super) fn pod_seen(&mut self, pod: NodePod, fx: &mut Effects) {
         if self.is_up(Source::Nri) && !self.pods.seen(pod) {
             self.too_many_pods(fx);
+        }
+    }
+
+    pub(super) fn pod_lost(&mut self, now: Time, lost: LostPod, fx: &mut Effects) {
+        if self.is_up(Source::Master) && !self.orphans.lost(now, lost) && !self.said.too_many_lost {
+            self.said.too_many_lost = true;
+            let what = format!("pods that are gone, beyond the latest {MAX_LOST_PODS}");
+            self.forgotten(fx, None, &what);
         }
     }
 

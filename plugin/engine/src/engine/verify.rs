@@ -37,6 +37,7 @@ impl Engine {
             policy: &self.policy,
             images: &self.images,
             accounts: &self.accounts,
+            orphans: &self.orphans,
         };
         let known = !self.images.declared(&digest).is_empty();
         let Some(verdict) = law.verify(&image, &digest, &askers) else {

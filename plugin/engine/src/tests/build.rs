@@ -167,6 +167,7 @@ pub(super) fn policy(fallback: RuleVerdict) -> Policy {
         fallback,
         budgets: Vec::new(),
         deny_for: Duration::ZERO,
+        orphan_grace: Duration::from_secs(1),
     }
 }
 

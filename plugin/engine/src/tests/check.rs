@@ -21,8 +21,8 @@ use crate::bounds::{LOOK_FIRST, LOOKS_TO_CONFIRM};
 use crate::event::{Event, Feed, IngestView, LeaseView, Question, SocketStat, View};
 use crate::evidence::{Evidence, Reason, Source};
 use crate::ids::{
-    AttemptId, CallId, Cookie, Digest, IngestDir, IngestRef, LeaseKey, PullId, RequestId, SandboxId,
-    SnapshotName,
+    AttemptId, CallId, Cookie, Digest, ImageName, IngestDir, IngestRef, LeaseKey, PodUid, PullId, RequestId,
+    SandboxId, SnapshotName,
 };
 use crate::manifest::Manifest;
 use crate::owner::NodePod;
@@ -99,6 +99,8 @@ pub(super) struct Checker {
     calls: BTreeMap<CallId, Told>,
     missed_until: Option<Time>,
     pods: BTreeMap<SandboxId, NodePod>,
+    /// Images that a pod wants no longer, and since when that is known.
+    lost: BTreeMap<PodUid, LostImages>,
     /// What the engine says of owners; and what it says after the event that is being observed.
     claims: BTreeMap<LeaseKey, Claim>,
     heard: Option<Report>,
@@ -108,6 +110,13 @@ pub(super) struct Checker {
     charged: Vec<Charged>,
     /// When the refusal of a digest was last recorded.
     refused: BTreeMap<Digest, Time>,
+}
+
+/// What a pod has lost, and when that was said last.
+#[derive(Debug, Default)]
+struct LostImages {
+    heard: Time,
+    since: BTreeMap<ImageName, Time>,
 }
 
 /// A lease in the last look.
@@ -200,6 +209,7 @@ impl Checker {
                     | Source::SocketTable
                     | Source::Nri
                     | Source::Verifier
+                    | Source::Master
                     | Source::Operator => {}
                 }
             }
@@ -215,7 +225,7 @@ impl Checker {
                     Source::SocketTable => self.listed = None,
                     Source::Requests => self.calls.clear(),
                     Source::Nri => self.pods.clear(),
-                    Source::Verifier | Source::Operator => {}
+                    Source::Verifier | Source::Master | Source::Operator => {}
                 }
             }
             Event::Looked { view } => self.take_in_view(view),
@@ -244,6 +254,7 @@ impl Checker {
                     self.pods.insert(pod.sandbox.clone(), pod.clone());
                 }
             }
+            Event::PodLost { lost } => self.pod_lost(lost),
             Event::PodGone { sandbox } => {
                 self.pods.remove(sandbox);
             }

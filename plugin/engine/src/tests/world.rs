@@ -218,7 +218,7 @@ impl World {
                 Source::SocketTable => self.listing = None,
                 Source::Probes => self.records.clear(),
                 Source::Requests => self.requests.clear(),
-                Source::Nri | Source::Verifier | Source::Operator => {}
+                Source::Nri | Source::Verifier | Source::Master | Source::Operator => {}
             }
             self.tell(Event::SourceDown { source })?;
         }

@@ -131,6 +131,7 @@ impl Checker {
             | Evidence::SocketsOpen { .. }
             | Evidence::BudgetUsed { .. }
             | Evidence::AskedFor { .. }
+            | Evidence::PodLost { .. }
             | Evidence::Asked { .. } => false,
         }
     }

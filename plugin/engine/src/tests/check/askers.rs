@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::{Broken, Checker, Invariant};
+use crate::bounds::ORPHANS_REMEMBERED;
 use crate::evidence::Source;
 use crate::ids::{CallId, ImageName, LeaseKey};
-use crate::owner::{Owner, PullRequest};
+use crate::owner::{LostPod, Owner, PullRequest};
 use crate::reference::Reference;
 use crate::report::{PullReport, Report};
 use crate::time::Time;
@@ -43,6 +44,30 @@ impl Checker {
         if let Some(told) = self.calls.get_mut(&call) {
             told.ended.get_or_insert(at);
         }
+    }
+
+    pub(super) fn pod_lost(&mut self, lost: &LostPod) {
+        if !self.up.contains(&Source::Master) {
+            return;
+        }
+        let known = self.lost.entry(lost.pod.uid.clone()).or_default();
+        if self.now.since(known.heard) >= ORPHANS_REMEMBERED {
+            known.since.clear();
+        }
+        known.heard = self.now;
+        for image in &lost.images {
+            known.since.entry(image.clone()).or_insert(self.now);
+        }
+    }
+
+    /// Whether the pod of this request is gone, or wants this image no longer, for longer than the grace.
+    pub(super) fn is_lost(&self, request: &PullRequest) -> bool {
+        let Some(known) = request.pod.as_ref().and_then(|pod| self.lost.get(&pod.uid)) else {
+            return false;
+        };
+        let is_due = |since: &Time| self.now.since(*since) >= self.policy.orphan_grace;
+        self.now.since(known.heard) < ORPHANS_REMEMBERED
+            && known.since.get(&request.image).is_some_and(is_due)
     }
 
     /// What the engine now says of the owners, and whether it may.

@@ -60,17 +60,21 @@ impl Checker {
             all_digests: roots.iter().any(|root| is_image(root)),
         };
         let budget = self.over_budget(lease);
+        let orphaned = |mode: Mode| {
+            let lost = request.is_some_and(|request| self.is_lost(request));
+            if lost { mode.into() } else { Condemned::No }
+        };
         ways(&self.policy, &case)
             .into_iter()
             .map(|way| match way {
                 RuleVerdict::Exempt => Condemned::No,
                 // Nobody may have it: but what it is must be known.
                 RuleVerdict::Deny { mode } if !roots.is_empty() => Condemned::from(mode).max(budget),
-                RuleVerdict::Deny { .. } => budget,
+                RuleVerdict::Deny { mode } => budget.max(orphaned(mode)),
                 RuleVerdict::Limit { mode, limits } => {
                     let broken = seen.breaks(&limits) || self.is_denied(&limits, &roots, &case.repositories);
                     let by_limits = if broken { mode.into() } else { Condemned::No };
-                    by_limits.max(budget)
+                    by_limits.max(budget).max(orphaned(mode))
                 }
             })
             .min()
@@ -96,6 +100,7 @@ impl Checker {
                     Reason::DeniedByRule
                     | Reason::DeniedRecently
                     | Reason::NamespaceBudget
+                    | Reason::Orphaned
                     | Reason::Operator => false,
                 })
         })
@@ -226,9 +231,12 @@ impl Checker {
                             .iter()
                             .any(|one| one.key == *lease && one.ingests.contains(ingest))
                 }
-                Source::Containerd | Source::Requests | Source::Nri | Source::Verifier | Source::Operator => {
-                    false
-                }
+                Source::Containerd
+                | Source::Requests
+                | Source::Nri
+                | Source::Verifier
+                | Source::Master
+                | Source::Operator => false,
             },
             // The number is that of the moment in which the person asked.
             Evidence::LeaseInFlight { .. } => true,
@@ -257,6 +265,11 @@ impl Checker {
                     },
                     |owner| owner.image == *image && owner.pod == *pod,
                 )
+            }
+            Evidence::PodLost { pod, image, .. } => {
+                self.hypotheses(lease).into_iter().flatten().any(|request| {
+                    request.pod.as_ref() == Some(pod) && request.image == *image && self.is_lost(request)
+                })
             }
             Evidence::Asked { actor } => seen.asked.contains(actor),
         }

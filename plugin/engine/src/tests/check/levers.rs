@@ -86,7 +86,8 @@ impl Checker {
                 format!("nobody said of {lease}: {piece:?}")
             })?;
             self.ensure(
-                piece.source() == Source::Operator || self.up.contains(&piece.source()),
+                matches!(piece.source(), Source::Operator | Source::Master)
+                    || self.up.contains(&piece.source()),
                 Invariant::LossIsHarmless,
                 || format!("{piece:?} comes from a source that is down"),
             )?;
@@ -99,7 +100,8 @@ impl Checker {
             | Reason::LayerOverrunsManifest
             | Reason::DeniedByRule
             | Reason::DeniedRecently
-            | Reason::NamespaceBudget => self.by_policy(lease) == Condemned::Enforced,
+            | Reason::NamespaceBudget
+            | Reason::Orphaned => self.by_policy(lease) == Condemned::Enforced,
         };
         self.ensure(allowed, Invariant::ObserveOnlyLooks, || {
             format!(
@@ -164,19 +166,20 @@ impl Checker {
     ) -> Result<(), Broken> {
         let said: BTreeSet<Source> = evidence.iter().map(Evidence::source).collect();
         let enough = match reason {
-            Reason::Operator => said.contains(&Source::Operator),
+            Reason::Operator => said.contains(&Source::Operator) && said.contains(&Source::Containerd),
             Reason::ImageTooLarge
             | Reason::LayerTooLarge
             | Reason::LayerOverrunsManifest
             | Reason::DeniedByRule
             | Reason::DeniedRecently
-            | Reason::NamespaceBudget => said.contains(&Source::Requests),
+            | Reason::NamespaceBudget => {
+                said.contains(&Source::Requests) && said.contains(&Source::Containerd)
+            }
+            Reason::Orphaned => said.contains(&Source::Requests) && said.contains(&Source::Master),
         };
-        self.ensure(
-            enough && said.contains(&Source::Containerd),
-            Invariant::TwoSources,
-            || format!("{reason} on the word of {said:?}"),
-        )?;
+        self.ensure(enough, Invariant::TwoSources, || {
+            format!("{reason} on the word of {said:?}")
+        })?;
         let lease = self.may_end(reason, evidence, facts)?;
         self.ensure(lease == *target, Invariant::RightPull, || {
             format!("the lever is for {target}, the intent for {lease}")
@@ -240,6 +243,8 @@ impl Checker {
             | Reason::DeniedRecently => kernel && containerd,
             // Whose bytes they are, the requests tell.
             Reason::NamespaceBudget => kernel && said.contains(&Source::Requests),
+            // That it has no pod any more, the master tells.
+            Reason::Orphaned => kernel && said.contains(&Source::Master),
         };
         self.ensure(enough, Invariant::TwoSources, || {
             format!("{reason} on the word of {said:?}")
@@ -292,6 +297,7 @@ impl Checker {
             | Evidence::StoppedBefore { .. }
             | Evidence::BudgetUsed { .. }
             | Evidence::AskedFor { .. }
+            | Evidence::PodLost { .. }
             | Evidence::LeaseInFlight { .. } => false,
         });
         self.ensure(true_words, Invariant::TwoSources, || {

@@ -123,6 +123,7 @@ pub(super) static POLICIES: LazyLock<Vec<Policy>> = LazyLock::new(|| {
         fallback,
         budgets: Vec::new(),
         deny_for: Duration::ZERO,
+        orphan_grace: Duration::from_secs(2),
     };
     let deny = |mode| RuleVerdict::Deny { mode };
     let strict = limit(Mode::Enforce, Some(GIB), None, Some(0));

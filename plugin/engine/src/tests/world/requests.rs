@@ -3,8 +3,8 @@
 use super::{Asked, World, images};
 use crate::event::{Event, Question};
 use crate::evidence::Source;
-use crate::ids::{CallId, ImageName, SandboxId};
-use crate::owner::{NodePod, Owner, RequestEnd};
+use crate::ids::{CallId, ImageName, SandboxId, VerdictId};
+use crate::owner::{LostPod, NodePod, Owner, RequestEnd};
 use crate::tests::build;
 use crate::tests::check::{Broken, Invariant};
 
@@ -109,6 +109,19 @@ impl World {
             self.tell(event)?;
         }
         Ok(())
+    }
+
+    /// The master says that a pod wants an image no longer.
+    pub(super) fn lose_pod(&mut self, which: u8, image: usize) -> Result<(), Broken> {
+        let pod = build::pod(pod(which));
+        let lost = LostPod {
+            id: VerdictId::new(format!("{} {image}", pod.uid)).unwrap(),
+            pod,
+            images: vec![ImageName::new(images::reference(image)).unwrap()],
+            whole: false,
+            cause: "deleted".to_owned(),
+        };
+        self.tell(Event::PodLost { lost })
     }
 
     /// containerd's verifier asks before the first byte.

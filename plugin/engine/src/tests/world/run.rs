@@ -14,12 +14,13 @@ use crate::tests::check::{Broken, Invariant};
 use crate::time::Time;
 
 const NAMESPACES: [&str; 2] = ["k8s.io", "other"];
-const SOURCES: [Source; 5] = [
+const SOURCES: [Source; 6] = [
     Source::Containerd,
     Source::Probes,
     Source::SocketTable,
     Source::Requests,
     Source::Nri,
+    Source::Master,
 ];
 /// How time may pass, in microseconds.
 const PAUSES: [u64; 10] = [
@@ -43,6 +44,11 @@ pub(in crate::tests) enum Step {
     Requests(u8),
     LoseRequests,
     Pod(u8),
+    /// The master says that a pod wants an image no longer.
+    PodLost {
+        pod: u8,
+        image: u8,
+    },
     Verify(u8),
     Resolve(u8),
     AskPods,
@@ -128,6 +134,7 @@ impl World {
             Step::Requests(most) => self.deliver_requests(usize::from(*most))?,
             Step::LoseRequests => self.lose_requests()?,
             Step::Pod(which) => self.change_pod(*which)?,
+            Step::PodLost { pod, image } => self.lose_pod(*pod, usize::from(*image))?,
             Step::Verify(image) => self.verify(usize::from(*image))?,
             Step::Resolve(image) => self.resolve(usize::from(*image))?,
             Step::AskPods => self.ask(Question::Pods)?,
@@ -315,9 +322,9 @@ impl World {
     pub(in crate::tests) fn wind_down(&mut self) -> Result<(), Broken> {
         self.all_up()?;
         self.live_until(self.now.after(Duration::from_secs(25)), Outcome::Works, true)?;
-        // One that has begun to fetch only at the end of that time has a little more.
+        // One that has begun to fetch only at the end of that time has its own.
         let before = self.stubborn();
-        self.live_until(self.now.after(Duration::from_secs(5)), Outcome::Works, false)?;
+        self.live_until(self.now.after(PATIENCE), Outcome::Works, false)?;
         let mut stubborn = self.stubborn();
         stubborn.retain(|lease| before.contains(lease));
         if !stubborn.is_empty() {
