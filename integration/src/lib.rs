@@ -19,6 +19,7 @@ pub mod docker_registry;
 pub mod http_client;
 pub mod image;
 pub mod magi;
+pub mod master;
 pub mod parts;
 pub mod process;
 pub mod registry;
