@@ -36,6 +36,8 @@ const LOOKS: u8 = 2;
 pub(crate) struct Pairing {
     round: Round,
     pairs: BTreeMap<Cookie, Pair>,
+    /// Bytes that each socket had read at the last round.
+    reads: BTreeMap<Cookie, u64>,
 }
 
 /// How far the present round has come.
@@ -131,6 +133,7 @@ impl Pairing {
         if window.len() > MAX_PAIRED_INGESTS {
             // Each would be explained by hundreds, which proves nothing and takes long to find out.
             self.pairs.clear();
+            self.reads.clear();
             return;
         }
         let read = |stat: &SocketStat| stat.received.saturating_sub(stat.unread);
@@ -143,7 +146,19 @@ impl Pairing {
                 fitting.map(|(dir, _)| *dir).collect()
             })
             .collect();
-        let explained: BTreeSet<IngestDir> = fitting.iter().flatten().copied().collect();
+        // A socket that stood still since the last round feeds nothing, and what fits it does so by chance.
+        let stood_still = |stat: &SocketStat| self.reads.get(&stat.socket.cookie) == Some(&read(stat));
+        let explained: BTreeSet<IngestDir> = sockets
+            .iter()
+            .zip(&fitting)
+            .filter(|(stat, _)| !stood_still(stat))
+            .flat_map(|(_, fitting)| fitting)
+            .copied()
+            .collect();
+        self.reads = sockets
+            .iter()
+            .map(|stat| (stat.socket.cookie, read(stat)))
+            .collect();
         for (stat, fitting) in sockets.iter().zip(fitting) {
             self.advance(stat.socket, read(stat), fitting, &explained, window);
         }
@@ -198,6 +213,7 @@ impl Pairing {
     /// Forgets a closed socket.
     pub(crate) fn closed(&mut self, cookie: Cookie) {
         self.pairs.remove(&cookie);
+        self.reads.remove(&cookie);
     }
 
     /// Forgets what was concluded about an ingest: another pull may have it now. A socket that it may explain is not
