@@ -10,6 +10,7 @@ mod error;
 mod file;
 mod master_document;
 mod master_settings;
+mod node_master;
 mod number;
 mod patterns;
 mod policy;
@@ -36,8 +37,8 @@ pub use policy::parse_policy;
 pub use problem::{Place, Problem};
 pub use reference::reference;
 pub use settings::{
-    AuditSettings, ContainerdSettings, ControlSettings, LogFormat, LogLevel, LogSettings, NriSettings,
-    PollSettings, ProbeMode, ProbeSettings, ResolverMode, ResolverSettings, Settings,
+    AuditSettings, ContainerdSettings, ControlSettings, LogFormat, LogLevel, LogSettings, MasterLinkSettings,
+    NriSettings, PollSettings, ProbeMode, ProbeSettings, ResolverMode, ResolverSettings, Settings,
 };
 pub use settings_document::parse_settings;
 pub use size::{SizeError, human_bytes, parse_size};

@@ -32,6 +32,8 @@ pub struct Settings {
     pub resolver: ResolverSettings,
     /// How often containerd is asked.
     pub poll: PollSettings,
+    /// The master, if there is one.
+    pub master: Option<MasterLinkSettings>,
     /// Where every event is recorded for replay, if anywhere.
     pub trace: Option<PathBuf>,
     /// Bytes after which recording stops.
@@ -164,6 +166,26 @@ pub struct ResolverSettings {
     pub credentials: Option<PathBuf>,
 }
 
+/// How the node speaks to its master.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MasterLinkSettings {
+    /// Host and port.
+    pub address: String,
+    /// The name that the master's certificate must be for.
+    pub server_name: String,
+    /// The authorities of the master's certificate.
+    pub ca: PathBuf,
+    /// The node's certificate, its intermediates behind it.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// The node's name; none: the host's.
+    pub node: Option<String>,
+    /// The folder that holds the last good policy of the master.
+    pub state: PathBuf,
+}
+
 /// Whether the agent asks registries for manifests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -213,6 +235,7 @@ impl Default for Settings {
                 active: Duration::from_millis(250),
                 idle: Duration::from_secs(30),
             },
+            master: None,
             trace: None,
             trace_max: 64 * MIB,
         }

@@ -6,6 +6,7 @@ use magi_engine::ids::ContainerdNamespace;
 
 use crate::document;
 use crate::error::ConfigError;
+use crate::node_master::{self, RawMasterLink};
 use crate::patterns::RegistryHost;
 use crate::problem::{Problem, Sink, quoted};
 use crate::schema::{Given, List, Said, section};
@@ -72,6 +73,8 @@ section! {
         "resolver" resolver: RawResolver = Words("see there");
         /// How often containerd is asked what is in flight, beside its events.
         "poll" poll: RawPoll = Words("see there");
+        /// The master of the cluster.
+        "master" master: RawMasterLink = Words("no master");
         /// A file in which every event is recorded, for `magi-node replay`.
         "trace" trace: MaybeFilePath = Yaml("null");
         /// Recording stops when the file is this large.
@@ -196,6 +199,7 @@ fn check(raw: RawSettings, sink: &mut Sink) -> Option<Settings> {
         nri,
         resolver,
         poll,
+        master,
         trace,
         trace_max,
     } = Settings::default();
@@ -251,6 +255,10 @@ fn check(raw: RawSettings, sink: &mut Sink) -> Option<Settings> {
         poll: match raw.poll.value() {
             Some(raw) => check_poll(&raw, poll, sink),
             None => poll,
+        },
+        master: match raw.master {
+            Said::Given(given) => node_master::check(given, sink),
+            Said::Absent | Said::Wrong => master,
         },
         trace: raw.trace.value().map_or(trace, |path| path.0),
         trace_max: raw.trace_max.value().map_or(trace_max, |size| size.0),
@@ -336,6 +344,16 @@ fn check_paths_differ(raw: &RawSettings, sink: &mut Sink) {
     }) = &raw.trace
     {
         written.push(("trace", path, mark));
+    }
+    if let Some(Given {
+        value: RawMasterLink {
+            state: Said::Given(state),
+            ..
+        },
+        ..
+    }) = raw.master.given()
+    {
+        written.push(("master.state", &state.value.0, &state.mark));
     }
     if let Said::Given(policy) = &raw.policy {
         written.push(("policy", &policy.value.0, &policy.mark));

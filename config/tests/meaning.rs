@@ -305,7 +305,8 @@ fn settings_are_typed() {
         "containerd: { address: /c.sock, namespaces: [moby, k8s.io] }\npolicy: /p\ncontrol: { socket: /s }\n\
          audit: { path: /a, rotate: 1MB, keep: 9 }\nlog: { level: trace, format: json }\n\
          probes: { mode: off, btf: /b }\nrequests: { mode: off }\nnri: { mode: off, socket: /n }\nresolver: { mode: on, \
-         deadline: 2s, insecure: ['a.example:5000'], credentials: /d }\npoll: { active: 1.5s, idle: 1m }\ntrace: /t\ntraceMax: 1GiB\n",
+         deadline: 2s, insecure: ['a.example:5000'], credentials: /d }\npoll: { active: 1.5s, idle: 1m }\ntrace: /t\ntraceMax: 1GiB\n\
+         master: { address: m.example:7443, ca: /m/ca, cert: /m/cert, key: /m/key, node: w-1, state: /m/state }\n",
     )
     .unwrap();
     assert_eq!(
@@ -326,6 +327,15 @@ fn settings_are_typed() {
                 "credentials": "/d",
             },
             "poll": { "active": { "secs": 1, "nanos": 500_000_000 }, "idle": { "secs": 60, "nanos": 0 } },
+            "master": {
+                "address": "m.example:7443",
+                "serverName": "m.example",
+                "ca": "/m/ca",
+                "certificate": "/m/cert",
+                "key": "/m/key",
+                "node": "w-1",
+                "state": "/m/state",
+            },
             "trace": "/t",
             "traceMax": 1_073_741_824,
         })

@@ -11,17 +11,19 @@ use magi_engine::ids::{AttemptId, RequestId};
 use magi_engine::policy::Policy;
 use magi_engine::trace::Line;
 use magi_engine::{Action, AuditRecord, Effects, Engine, Event, Lever, Time};
+use magi_master_api::message::AuditMark;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 use tracing::{error, info};
 
-use crate::audit::AuditLog;
+use crate::audit::{AuditError, AuditLog};
 use crate::causes;
 use crate::clock::Clock;
 use crate::levers::{Removal, Remover, Sockets};
 use crate::recorder::Recorder;
 use crate::sources::containerd::{Attached, LookWish};
+use crate::sources::master::Trail;
 
 /// Somebody asks on the control socket.
 pub(crate) struct Asked {
@@ -47,6 +49,8 @@ pub(crate) struct Wishes {
 pub(crate) struct Core {
     pub(crate) clock: Clock,
     pub(crate) audit: AuditLog,
+    /// The way of the trail to the master, if there is one.
+    pub(crate) trail: Option<Trail>,
     pub(crate) recorder: Option<Recorder>,
     pub(crate) sockets: Sockets,
     pub(crate) remover: Remover,
@@ -154,7 +158,7 @@ impl Core {
                 intent,
             } => self.pull_lever(state, now, attempt, lever, &intent),
             Action::Record { record } => {
-                if let Err(error) = self.audit.write(now, &record) {
+                if let Err(error) = self.write_down(now, &record) {
                     error!(error = causes::in_one_line(&error), "an audit record is lost");
                 }
                 log(&record);
@@ -175,6 +179,19 @@ impl Core {
         }
     }
 
+    /// Only what stands in the node's own trail goes to the master.
+    fn write_down(&mut self, now: Time, record: &AuditRecord) -> Result<(), AuditError> {
+        let written = self.audit.write(now, record)?;
+        if let Some(trail) = &mut self.trail {
+            let mark = AuditMark {
+                run: written.run.as_micros(),
+                sequence: written.sequence,
+            };
+            trail.hand(mark, written.line, &record.entry);
+        }
+        Ok(())
+    }
+
     fn pull_lever(
         &mut self,
         state: &mut State,
@@ -183,7 +200,7 @@ impl Core {
         lever: Lever,
         intent: &AuditRecord,
     ) {
-        if let Err(error) = self.audit.write(now, intent) {
+        if let Err(error) = self.write_down(now, intent) {
             let why = causes::in_one_line(&error);
             error!(why, "no lever is pulled, because its intent cannot be written");
             let outcome = LeverOutcome::IntentNotWritten { why };

@@ -1,7 +1,8 @@
 //! magi's node agent: it watches image pulls, decides in [`magi_engine`], and stops exactly the bad one.
 //!
 //! [`node`] wires the parts; `core` is the loop around the engine; `sources` tell it what happens, `levers` carry out
-//! what it decides, `audit` keeps the record.
+//! what it decides, `audit` keeps the record, and
+//! `policies` says which policy is in force.
 
 mod asking;
 mod audit;
@@ -13,6 +14,7 @@ mod inbox;
 mod levers;
 mod manifest;
 pub mod node;
+mod policies;
 mod recorder;
 pub mod replay;
 mod resolver;

@@ -1,13 +1,17 @@
 //! The wiring: which source feeds what, and who hears whom. The one module that knows all parts.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
-use magi_config::{ProbeMode, Settings};
+use magi_config::{MasterLinkSettings, ProbeMode, Settings};
 use magi_engine::policy::Policy;
 use magi_engine::{Source, Time};
+use magi_master_api::client::NodeClient;
+use magi_master_api::message::NodeFacts;
+use magi_master_api::policy::PolicyVersion;
+use magi_master_api::tls::TlsFiles;
 use magi_node_api::{
     ContainerdStatus, Limits, NodeStatus, Peer, PolicyStatus, Refusal, Reply, Request, SourceStatus,
     Verified, VerifierStatus,
@@ -15,7 +19,7 @@ use magi_node_api::{
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::asking::Asking;
 use crate::audit::AuditLog;
@@ -23,15 +27,19 @@ use crate::clock::Clock;
 use crate::core::{Core, Inputs, Sources, Wishes};
 use crate::inbox;
 use crate::levers::{Remover, Sockets};
+use crate::policies::Policies;
 use crate::recorder::Recorder;
 use crate::sources::containerd::Attached;
-use crate::sources::{containerd, kernel, nri, requests, socket_table};
+use crate::sources::master::Kept;
+use crate::sources::{containerd, kernel, master, nri, requests, socket_table};
 
 /// Questions that may wait for the engine.
 const MAX_ASKED: usize = 64;
 /// Changes of pods that may wait; whatever waits longer is asked for anew.
 const MAX_POD_CHANGES: usize = 1024;
-/// Sources that come and go.
+/// Policies of the master that may wait; it sends the next one when it has heard of the last.
+const MAX_PUSHED: usize = 1;
+/// Sources that come and go; the master as well, if there is one.
 const WATCHED: [Source; 5] = [
     Source::Containerd,
     Source::Probes,
@@ -77,7 +85,20 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let (sources, sources_up) = watch::channel(Sources::default());
     let (policy_said, policy_in_force) = watch::channel(PolicyStatus::of(&Policy::default()));
     let (level, probes_running) = watch::channel(kernel::NOT_LOADED);
+    let (push, mut pushes) = mpsc::channel(MAX_PUSHED);
     let lost = Arc::new(AtomicU64::new(0));
+    let watched: Vec<Source> = WATCHED
+        .into_iter()
+        .chain(settings.master.as_ref().map(|_| Source::Master))
+        .collect();
+    let outbox = master::Outbox::new();
+    let trail = settings.master.as_ref().map(|_| outbox.trail());
+    let stops = trail.as_ref().map(master::Trail::stops).unwrap_or_default();
+    let kept = settings
+        .master
+        .as_ref()
+        .map(|master| Kept::in_folder(&master.state));
+    let mut policies = Policies::new(settings.policy.clone(), kept, policies, policy_said);
 
     let status = StatusBoard {
         started,
@@ -87,7 +108,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         trace: recorder.is_some(),
         probes: probes_running,
         attached: attached.clone(),
-        sources: sources_up,
+        sources: sources_up.clone(),
+        watched: watched.clone(),
         verifier: watch::Sender::default(),
         policy: policy_in_force,
         lost: Arc::clone(&lost),
@@ -98,6 +120,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let core = Core {
         clock,
         audit,
+        trail,
         recorder,
         sockets: Sockets::default(),
         remover: Remover::new(settings.containerd.address.clone()),
@@ -110,7 +133,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         asked,
         policies: policy_changes,
     }));
-    load_policy(&settings.policy, &policies, &policy_said).await;
+    policies.start().await;
     tasks.spawn(kernel::run(kernel::Kernel {
         settings: settings.probes.clone(),
         inbox: inbox.clone(),
@@ -134,6 +157,19 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         nri::start(config, tell).context("cannot start the NRI plugin's thread")?;
         tasks.spawn(nri::tell(changes, inbox.clone()));
     }
+    if let Some(link) = &settings.master {
+        let ties = master::Ties {
+            inbox: inbox.clone(),
+            policies: push,
+            outbox,
+            asking: asking.clone(),
+            stops,
+            attached: attached.clone(),
+            up: sources_up,
+            watched,
+        };
+        tasks.spawn(master::run(client_of(link, policies.pushed()), ties));
+    }
     let config = containerd::Config {
         address: settings.containerd.address.clone(),
         namespaces: settings.containerd.namespaces.clone(),
@@ -153,7 +189,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 
     loop {
         tokio::select! {
-            _ = hangups.recv() => load_policy(&settings.policy, &policies, &policy_said).await,
+            _ = hangups.recv() => policies.reload().await,
+            Some(pushed) = pushes.recv() => policies.take(pushed).await,
             _ = terminates.recv() => break,
             _ = interrupts.recv() => break,
             Some(ended) = tasks.join_next() => {
@@ -168,25 +205,6 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads the policy; the one in force stays if it is no good.
-async fn load_policy(path: &Path, policies: &mpsc::Sender<Policy>, said: &watch::Sender<PolicyStatus>) {
-    let file = path.to_owned();
-    match tokio::task::spawn_blocking(move || magi_config::load_policy(&file)).await {
-        Ok(Ok(policy)) => {
-            info!(revision = policy.revision, "policy loaded");
-            said.send_replace(PolicyStatus::of(&policy));
-            let _stopping = policies.send(policy).await;
-        }
-        Ok(Err(problem)) => {
-            for line in problem.to_string().lines() {
-                error!("{line}");
-            }
-            warn!(path = %path.display(), in_force = said.borrow().revision, "the policy in force stays");
-        }
-        Err(failed) => error!(error = %failed, "the policy could not be read"),
-    }
-}
-
 /// What the status is made of.
 #[derive(Clone)]
 struct StatusBoard {
@@ -198,6 +216,7 @@ struct StatusBoard {
     probes: watch::Receiver<&'static str>,
     attached: watch::Receiver<Option<Attached>>,
     sources: watch::Receiver<Sources>,
+    watched: Vec<Source>,
     verifier: watch::Sender<VerifierStatus>,
     policy: watch::Receiver<PolicyStatus>,
     lost: Arc<AtomicU64>,
@@ -223,7 +242,7 @@ impl StatusBoard {
                 root: found.map(|found| found.content_root.display().to_string()),
             },
             probes: (*self.probes.borrow()).to_owned(),
-            sources: WATCHED.map(source).to_vec(),
+            sources: self.watched.iter().copied().map(source).collect(),
             verifier: self.verifier.borrow().clone(),
             policy: self.policy.borrow().clone(),
             audit: self.audit.display().to_string(),
@@ -253,6 +272,24 @@ async fn answer(
         }
     };
     Ok(Reply::Answer { now, answer })
+}
+
+/// How the node speaks to its master. What it runs the source finds out.
+fn client_of(link: &MasterLinkSettings, policy: Option<PolicyVersion>) -> NodeClient {
+    NodeClient {
+        master: link.address.clone(),
+        server_name: link.server_name.clone(),
+        tls: TlsFiles {
+            certificate: link.certificate.clone(),
+            key: link.key.clone(),
+            ca: link.ca.clone(),
+        },
+        // The kubelet names its node so, unless it is told otherwise.
+        node: link.node.clone().unwrap_or_else(|| hostname().to_lowercase()),
+        facts: NodeFacts::default(),
+        policy,
+        longest_pause: NodeClient::LONGEST_PAUSE,
+    }
 }
 
 fn hostname() -> String {

@@ -65,6 +65,16 @@ pub(crate) struct AuditLog {
     size: u64,
 }
 
+/// A record that stands in the file.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// The run of the agent, and the number within it.
+    pub(crate) run: Time,
+    pub(crate) sequence: u64,
+    /// The line, without its end.
+    pub(crate) line: Vec<u8>,
+}
+
 #[derive(Serialize)]
 struct Line<'a> {
     schema: &'static str,
@@ -110,7 +120,7 @@ impl AuditLog {
     }
 
     /// Appends a record. On an error nothing of it counts as written.
-    pub(crate) fn write(&mut self, at: Time, record: &AuditRecord) -> Result<(), AuditError> {
+    pub(crate) fn write(&mut self, at: Time, record: &AuditRecord) -> Result<Written, AuditError> {
         let line = Line {
             schema: SCHEMA,
             at: rfc3339(at),
@@ -134,8 +144,14 @@ impl AuditLog {
             });
         }
         self.size = self.size.saturating_add(length);
-        self.sequence = self.sequence.saturating_add(1);
-        Ok(())
+        let sequence = self.sequence;
+        self.sequence = sequence.saturating_add(1);
+        bytes.pop();
+        Ok(Written {
+            run: self.run,
+            sequence,
+            line: bytes,
+        })
     }
 
     fn rotate(&mut self) -> Result<(), AuditError> {

@@ -3,6 +3,7 @@
 
 pub(crate) mod containerd;
 pub(crate) mod kernel;
+pub(crate) mod master;
 pub(crate) mod nri;
 pub(crate) mod requests;
 pub(crate) mod socket_table;
