@@ -9,6 +9,7 @@ mod document;
 mod error;
 mod file;
 mod master_document;
+mod master_intake;
 mod master_settings;
 mod node_master;
 mod number;
@@ -32,7 +33,10 @@ use magi_engine::policy::Policy;
 pub use error::{ConfigError, Invalid, ReadError, Unreadable};
 pub use file::MAX_FILE;
 pub use master_document::parse_master_settings;
-pub use master_settings::{MasterSettings, MasterTlsSettings, NodesSettings};
+pub use master_settings::{
+    AuditLogSettings, IntakeSettings, MasterSettings, MasterTlsSettings, NodesSettings, WatchSettings,
+    WebhookSettings,
+};
 pub use policy::parse_policy;
 pub use problem::{Place, Problem};
 pub use reference::reference;

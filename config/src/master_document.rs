@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use crate::document;
 use crate::error::ConfigError;
+use crate::master_intake::{self, RawIntake};
 use crate::master_settings::{MasterSettings, MasterTlsSettings, NodesSettings};
-use crate::problem::{Problem, Sink, quoted};
-use crate::schema::{Given, Said, section};
+use crate::problem::{Mark, Problem, Sink, quoted};
+use crate::schema::{Said, section};
 use crate::settings::{AuditSettings, LogSettings};
 use crate::settings_document::RawLog;
 use crate::values::{Address, Count, FilePath, Size, Span, Version};
@@ -15,7 +16,7 @@ const KIB: u64 = 1 << 10;
 const GIB: u64 = 1 << 30;
 const SECOND: u64 = 1000;
 const MINUTE: u64 = 60 * SECOND;
-const HOUR: u64 = 60 * MINUTE;
+pub(crate) const HOUR: u64 = 60 * MINUTE;
 /// Ten years; an audit trail that is kept longer belongs elsewhere.
 const MAX_AGE: u64 = 10 * 366 * 24 * HOUR;
 
@@ -32,6 +33,8 @@ section! {
         "policy" policy: FilePath = Yaml("/etc/magi/policy.yaml");
         /// The folder in which the master keeps the policy's number, the last good policy, and the kill switch.
         "state" state: FilePath = Yaml("/var/lib/magi-master");
+        /// How the master hears of pods.
+        "intake" intake: RawIntake = Words("see there");
         /// The audit records of all nodes: one JSON object per line.
         "audit" audit: RawStore = Words("see there");
         /// What holds for all nodes.
@@ -107,6 +110,7 @@ fn check(raw: RawMaster, sink: &mut Sink) -> Option<MasterSettings> {
         },
         policy: path(raw.policy, default.policy),
         state: path(raw.state, default.state),
+        intake: master_intake::check(raw.intake, sink),
         audit: match raw.audit.value() {
             Some(raw) => {
                 audit_age = raw.age.value().map_or(audit_age, |age| age.0);
@@ -140,30 +144,40 @@ fn check(raw: RawMaster, sink: &mut Sink) -> Option<MasterSettings> {
     })
 }
 
-/// What is written must be no file that is read.
+/// What is written must be no file that is read, and nothing else that is written.
 fn check_paths_differ(raw: &RawMaster, sink: &mut Sink) {
-    let audit = raw.audit.given().and_then(|raw| raw.value.path.given());
+    let tls = raw.tls.given().map(|raw| &raw.value);
     let read = [
         ("policy", raw.policy.given()),
-        (
-            "tls.certificate",
-            raw.tls.given().and_then(|raw| raw.value.certificate.given()),
-        ),
-        ("tls.key", raw.tls.given().and_then(|raw| raw.value.key.given())),
-        ("tls.ca", raw.tls.given().and_then(|raw| raw.value.ca.given())),
+        ("tls.certificate", tls.and_then(|tls| tls.certificate.given())),
+        ("tls.key", tls.and_then(|tls| tls.key.given())),
+        ("tls.ca", tls.and_then(|tls| tls.ca.given())),
     ];
-    let Some(Given { value: audit, mark }) = audit else {
-        return;
-    };
-    for (key, given) in read {
-        if given.is_some_and(|given| given.value.0 == audit.0) {
-            let message = format!("{} is also `{key}`", quoted(&audit.0.display().to_string()));
+    let mut read: Vec<(&str, &PathBuf)> = read
+        .into_iter()
+        .filter_map(|(key, given)| Some((key, &given?.value.0)))
+        .collect();
+    let store = raw.audit.given().and_then(|raw| raw.value.path.given());
+    let store = store.map(|given| (&given.value.0, &given.mark));
+    let intake = raw.intake.given().map(|raw| master_intake::files(&raw.value));
+    let master_intake::Files {
+        read: of_intake,
+        written: position,
+    } = intake.unwrap_or_default();
+    read.extend(of_intake);
+    let mut differs = |written: Option<(&PathBuf, &Mark)>, key: &str, others: &[(&str, &PathBuf)]| {
+        let Some((path, mark)) = written else { return };
+        for (other, _) in others.iter().filter(|(_, other)| *other == path) {
+            let message = format!("{} is also `{other}`", quoted(&path.display().to_string()));
             sink.report(
                 mark,
-                Problem::new("audit.path", message).hint("give each a file of its own"),
+                Problem::new(key, message).hint("give each a file of its own"),
             );
         }
-    }
+    };
+    differs(store, "audit.path", &read);
+    read.extend(store.map(|(path, _)| ("audit.path", path)));
+    differs(position, "intake.auditLog.state", &read);
 }
 
 #[cfg(test)]

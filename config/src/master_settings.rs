@@ -22,6 +22,8 @@ pub struct MasterSettings {
     pub policy: PathBuf,
     /// The folder in which the master keeps what must outlive it.
     pub state: PathBuf,
+    /// How it hears of pods.
+    pub intake: IntakeSettings,
     /// The audit store.
     pub audit: AuditSettings,
     /// After so long a rotated file of the audit store is removed.
@@ -41,6 +43,80 @@ pub struct MasterTlsSettings {
     pub key: PathBuf,
     /// The authorities of nodes and operators.
     pub ca: PathBuf,
+}
+
+/// How the master hears of pods.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IntakeSettings {
+    /// The audit log, as a file.
+    pub audit_log: Option<AuditLogSettings>,
+    /// The audit webhook.
+    pub webhook: Option<WebhookSettings>,
+    /// The pod watch.
+    pub watch: Option<WatchSettings>,
+    /// Of what the API server did longer ago no node is told.
+    pub age: Duration,
+}
+
+/// The audit log, as a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AuditLogSettings {
+    /// The log.
+    pub path: PathBuf,
+    /// The file that keeps how far it was read.
+    pub state: PathBuf,
+}
+
+/// The audit webhook.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookSettings {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Its certificate and its key; the master's own if there are none.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// The authorities of those who post. This or a token is there.
+    pub client_ca: Option<PathBuf>,
+    /// The file that holds their bearer token.
+    pub token: Option<PathBuf>,
+}
+
+/// The pod watch: whom it asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum WatchSettings {
+    /// Whom this kubeconfig names.
+    Kubeconfig(PathBuf),
+    /// The API server of the cluster that the master runs in.
+    InCluster,
+}
+
+impl IntakeSettings {
+    /// Whether nothing is ever heard.
+    #[must_use]
+    pub const fn is_none(&self) -> bool {
+        self.audit_log.is_none() && self.webhook.is_none() && self.watch.is_none()
+    }
+}
+
+impl AuditLogSettings {
+    /// Where the position is kept unless it is said.
+    #[must_use]
+    pub fn default_state() -> PathBuf {
+        "/var/lib/magi-master/audit-log.json".into()
+    }
+}
+
+impl Default for IntakeSettings {
+    fn default() -> Self {
+        Self {
+            audit_log: None,
+            webhook: None,
+            watch: None,
+            age: Duration::from_mins(15),
+        }
+    }
 }
 
 /// What holds for all nodes.
@@ -65,6 +141,7 @@ impl Default for MasterSettings {
             },
             policy: "/etc/magi/policy.yaml".into(),
             state: "/var/lib/magi-master".into(),
+            intake: IntakeSettings::default(),
             audit: AuditSettings {
                 path: "/var/lib/magi-master/audit/audit.jsonl".into(),
                 rotate: 64 * MIB,

@@ -266,6 +266,24 @@ impl Scalar for Address {
     }
 }
 
+/// An address of this machine and a port, or nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MaybeAddress(pub(crate) Option<SocketAddr>);
+
+impl Scalar for MaybeAddress {
+    fn words() -> String {
+        format!("{}, or `null`", Address::words())
+    }
+
+    fn parse(text: &str) -> Result<Self, Refused> {
+        Address::parse(text).map(|address| Self(Some(address.0)))
+    }
+
+    fn absent() -> Option<Self> {
+        Some(Self(None))
+    }
+}
+
 /// The absolute path of a file.
 #[derive(Clone, Debug)]
 pub(crate) struct FilePath(pub(crate) PathBuf);

@@ -91,6 +91,14 @@ counters! {
     VerdictsMoot = "verdicts-moot";
     /// Verdicts that were forgotten because too many waited.
     VerdictsLost = "verdicts-lost";
+    /// Verdicts about changes that were too old when they were heard.
+    VerdictsTooOld = "verdicts-about-old-changes";
+    /// Verdicts that were lost while the audit log was caught up with, because too many were held.
+    VerdictsHeldLost = "verdicts-held-lost";
+    /// Verdicts that were forgotten though a node that comes back might want them.
+    VerdictsUnremembered = "verdicts-unremembered";
+    /// How far the audit log was read could not be kept, or not be read.
+    PlaceFailed = "audit-log-place-failures";
     /// Verdicts that the contract cannot carry.
     VerdictsUnsayable = "verdicts-unsayable";
     /// Nodes that were forgotten because too many were known by name only.

@@ -17,4 +17,5 @@ pub mod settings;
 pub mod store;
 pub mod stream;
 pub mod switch;
+pub mod truth;
 pub mod verdict;

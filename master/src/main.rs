@@ -2,22 +2,17 @@
 
 use std::io::{self, BufWriter};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
 use magi_master::certs::{self, Order};
-use magi_master::server::{Intake, Master};
+use magi_master::server::Master;
 use magi_master::settings;
-use magi_master::stream::standing::Unknowing;
+use magi_master::truth;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-
-/// Verdicts that may wait for the streams, which take them in microseconds.
-const VERDICTS_WAITING: usize = 1024;
 
 /// magi's master: hears which pods are gone, and tells the node that pulls for them.
 #[derive(Debug, Parser)]
@@ -130,12 +125,7 @@ async fn run(path: &std::path::Path) -> Result<()> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    // Held until the end: without an intake nothing is said, and the streams go on.
-    let (_verdicts, queue) = mpsc::channel(VERDICTS_WAITING);
-    let intake = Intake {
-        verdicts: queue,
-        standing: Arc::new(Unknowing),
-    };
+    let (intake, hearing) = truth::start(&settings, stop.clone()).await?;
     let master = Master::start(&settings, intake, stop.clone()).await?;
     let stopping = tokio::spawn(async move {
         tokio::select! {
@@ -146,6 +136,8 @@ async fn run(path: &std::path::Path) -> Result<()> {
         tracing::info!("told to stop");
     });
     master.run().await;
+    // It ends with the streams; a panic there was told already.
+    drop(hearing.await);
     stopping.abort();
     Ok(())
 }

@@ -44,6 +44,8 @@ pub struct Intake {
     pub verdicts: mpsc::Receiver<Verdict>,
     /// What is known of earlier ones.
     pub standing: Arc<dyn Standing>,
+    /// What is counted.
+    pub counters: Arc<Counters>,
 }
 
 /// A master whose parts are ready.
@@ -65,7 +67,7 @@ impl Master {
         intake: Intake,
         stop: CancellationToken,
     ) -> Result<Self, RunError> {
-        let counters = Arc::new(Counters::default());
+        let counters = intake.counters;
         files::folder(&settings.state).map_err(RunError::State)?;
         let mut publisher = Publisher::open(&settings.policy, &settings.state, Arc::clone(&counters))
             .map_err(RunError::Policy)?;

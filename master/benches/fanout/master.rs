@@ -30,6 +30,7 @@ pub(crate) async fn run(folder: &Path) -> Result<()> {
     let intake = Intake {
         verdicts,
         standing: Arc::new(Unknowing),
+        counters: Arc::default(),
     };
     let mut settings = MasterSettings {
         listen: "127.0.0.1:0".parse()?,

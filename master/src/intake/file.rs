@@ -6,6 +6,7 @@
 //! calls: after a crash, lines come again rather than not at all, and the ledger takes them twice without harm.
 
 mod follower;
+mod past;
 mod progress;
 mod siblings;
 
@@ -21,6 +22,7 @@ use rustix::fs::inotify;
 use tokio::sync::mpsc;
 
 pub use follower::{Batch, Counts, Follower, Step};
+pub use past::rotated_before;
 pub use progress::{Position, Progress};
 
 /// The longest that nobody looks at the file.

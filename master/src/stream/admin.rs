@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status};
 use super::Shared;
 use super::accept::Caller;
 use super::nodes::Shown;
+use super::standing::Source;
 use crate::store::{Query, Stored};
 
 /// Nodes that are looked at together.
@@ -44,6 +45,7 @@ impl Admin for Operators {
                 .into_iter()
                 .map(|(name, number)| (name.to_owned(), number))
                 .collect(),
+            intakes: shared.nodes.sources().into_iter().map(intake).collect(),
         }))
     }
 
@@ -147,6 +149,18 @@ impl Admin for Operators {
 
 fn milliseconds(at: Timestamp) -> u64 {
     u64::try_from(at.as_millisecond()).unwrap_or_default()
+}
+
+fn intake(source: Source) -> wire::Intake {
+    wire::Intake {
+        kind: source.kind.to_owned(),
+        whence: source.whence,
+        up: source.is_up,
+        last_heard_ms: source.heard.map(milliseconds).unwrap_or_default(),
+        events: source.events,
+        unusable: source.unusable.into_iter().collect(),
+        trouble: source.trouble,
+    }
 }
 
 fn node_status(shown: Shown) -> wire::NodeStatus {

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::encode;
 use super::outbox::{Outbox, Pushed};
-use super::standing::Standing;
+use super::standing::{Source, Standing};
 use crate::counters::{Count, Counters};
 use crate::names::NodeName;
 use crate::verdict::Verdict;
@@ -138,6 +138,12 @@ impl Nodes {
             token,
             age,
         }
+    }
+
+    /// What the master knows pods from.
+    #[must_use]
+    pub fn sources(&self) -> Vec<Source> {
+        self.standing.sources()
     }
 
     /// Names this run of the master.

@@ -318,7 +318,7 @@ impl Follower {
 }
 
 impl Position {
-    fn is_in(&self, file: &File) -> bool {
+    pub(super) fn is_in(&self, file: &File) -> bool {
         let Ok(metadata) = file.metadata() else {
             return false;
         };
