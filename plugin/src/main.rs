@@ -78,7 +78,7 @@ fn start_log(settings: &LogSettings) -> anyhow::Result<()> {
     // What libraries have to say helps nobody who runs this; their wire logs would even hold requests.
     let level = settings.level.as_str();
     let filter = EnvFilter::try_new(format!(
-        "warn,magi={level},magi_plugin={level},magi_node_api={level},magi_master_api={level}"
+        "warn,magi={level},magi_plugin={level},magi_node_api={level}"
     ))
     .context("cannot set the log level")?;
     let log = tracing_subscriber::fmt()

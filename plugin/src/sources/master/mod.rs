@@ -116,6 +116,7 @@ pub(crate) async fn run(mut client: NodeClient, ties: Ties) {
         policies,
         say: say.clone(),
         is_up: false,
+        is_missed: false,
         not_understood: 0,
     };
     let hear = async {
@@ -142,6 +143,8 @@ struct Hearing {
     say: mpsc::Sender<ToMaster>,
     /// The engine was told that the master is there.
     is_up: bool,
+    /// The log has it that it cannot be reached; each attempt would fill it.
+    is_missed: bool,
     /// Verdicts that made no sense, since the start.
     not_understood: u64,
 }
@@ -155,6 +158,7 @@ impl Hearing {
                 verdicts_lost,
             } => {
                 info!(resumed, "the master is there");
+                self.is_missed = false;
                 if verdicts_lost > 0 {
                     warn!(
                         verdicts_lost,
@@ -169,7 +173,13 @@ impl Hearing {
             FromMaster::Disconnected { why } => {
                 if std::mem::replace(&mut self.is_up, false) {
                     warn!(why, "lost the master; what it said holds");
+                    self.is_missed = true;
                     self.inbox.send(Event::SourceDown { source }).await?;
+                } else if !std::mem::replace(&mut self.is_missed, true) {
+                    warn!(
+                        why,
+                        "the master cannot be reached; trying again until it is there"
+                    );
                 }
                 Ok(())
             }
