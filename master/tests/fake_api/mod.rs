@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 /// What the fake answers next.
-pub enum Answer {
+pub(crate) enum Answer {
     /// This, whole.
     Whole(StatusCode, Value),
     /// What comes out of this channel, until it is closed.
@@ -23,14 +23,14 @@ pub enum Answer {
 }
 
 /// An API server that is none: it answers requests in the order of its script, and keeps what was asked.
-pub struct FakeApiServer {
+pub(crate) struct FakeApiServer {
     script: Mutex<VecDeque<Answer>>,
     asked: mpsc::UnboundedSender<String>,
 }
 
 impl FakeApiServer {
     /// Serves the script; requests beyond it get 500. Returns its address, and what is asked of it.
-    pub async fn start(script: Vec<Answer>) -> (http::Uri, mpsc::UnboundedReceiver<String>) {
+    pub(crate) async fn start(script: Vec<Answer>) -> (http::Uri, mpsc::UnboundedReceiver<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri = format!("http://{}", listener.local_addr().unwrap())
             .parse()
@@ -80,7 +80,7 @@ async fn send(to: &mut Sender<Bytes>, text: String) {
     let _gone = to.send_data(Bytes::from(text)).await;
 }
 
-pub fn pod(name: &str, version: u64, image: &str) -> Value {
+pub(crate) fn pod(name: &str, version: u64, image: &str) -> Value {
     json!({"kind": "Pod", "apiVersion": "v1",
         "metadata": {"name": name, "namespace": "n", "uid": format!("u-{name}"),
             "resourceVersion": version.to_string(), "creationTimestamp": "2026-01-01T00:00:00Z"},
@@ -88,7 +88,7 @@ pub fn pod(name: &str, version: u64, image: &str) -> Value {
         "status": {"phase": "Pending"}})
 }
 
-pub fn list(version: u64, rest: Option<&str>, pods: &[Value]) -> Answer {
+pub(crate) fn list(version: u64, rest: Option<&str>, pods: &[Value]) -> Answer {
     let metadata = json!({"resourceVersion": version.to_string(), "continue": rest});
     Answer::Whole(
         StatusCode::OK,
@@ -96,11 +96,11 @@ pub fn list(version: u64, rest: Option<&str>, pods: &[Value]) -> Answer {
     )
 }
 
-pub fn stream() -> (mpsc::UnboundedSender<String>, Answer) {
+pub(crate) fn stream() -> (mpsc::UnboundedSender<String>, Answer) {
     let (to, from) = mpsc::unbounded_channel();
     (to, Answer::Stream(from))
 }
 
-pub fn line(kind: &str, object: &Value) -> String {
+pub(crate) fn line(kind: &str, object: &Value) -> String {
     format!("{}\n", json!({"type": kind, "object": object}))
 }

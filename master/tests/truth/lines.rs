@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 const RECORDED_UID: &str = "737245ee-86fc-4d88-9a7e-34e1986135c4";
@@ -10,34 +10,35 @@ const RECORDED_IMAGES: [&str; 2] = ["127.0.0.1:5277/bb:1", "127.0.0.1:5277/bb:2"
 
 /// A pod that somebody makes, a scheduler binds, and somebody deletes.
 #[derive(Clone, Debug)]
-pub struct Pod {
-    pub number: u32,
-    pub node: &'static str,
+pub(crate) struct Pod {
+    pub(crate) number: u32,
+    pub(crate) node: &'static str,
 }
 
 impl Pod {
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("app-{}", self.number)
     }
 
-    pub fn uid(&self) -> String {
+    pub(crate) fn uid(&self) -> String {
         format!("00000000-0000-4000-8000-{:012}", self.number)
     }
 
-    pub fn image(&self) -> String {
-        format!("registry.example.test/team/app:{}", self.number)
+    /// The images of pods 1000 and above are one.
+    pub(crate) fn image(&self) -> String {
+        format!("registry.example.test/team/app:{}", self.number.min(1000))
     }
 }
 
 /// The recorded lines of one pod's life.
-pub struct Recorded {
+pub(crate) struct Recorded {
     created: String,
     bound: String,
     deleted: String,
 }
 
 impl Recorded {
-    pub fn read() -> Self {
+    pub(crate) fn read() -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/audit/03-kubelet-rr.jsonl.zst");
         let text = zstd::decode_all(&std::fs::read(path).unwrap()[..]).unwrap();
         let text = String::from_utf8(text).unwrap();
@@ -60,28 +61,41 @@ impl Recorded {
         }
     }
 
-    pub fn created(&self, pod: &Pod) -> String {
-        about(&self.created, pod).to_string() + "\n"
+    pub(crate) fn created(&self, pod: &Pod) -> String {
+        about(&self.created, pod)
     }
 
-    pub fn bound(&self, pod: &Pod) -> String {
-        about(&self.bound, pod).to_string() + "\n"
+    pub(crate) fn bound(&self, pod: &Pod) -> String {
+        about(&self.bound, pod)
     }
 
-    pub fn deleted(&self, pod: &Pod) -> String {
-        about(&self.deleted, pod).to_string() + "\n"
+    pub(crate) fn deleted(&self, pod: &Pod) -> String {
+        about(&self.deleted, pod)
+    }
+
+    /// Its whole life, some time ago.
+    pub(crate) fn life(&self, pod: &Pod, ago: SignedDuration) -> String {
+        let at = Timestamp::now() - ago;
+        let lines = [&self.created, &self.bound, &self.deleted];
+        lines.map(|line| about_at(line, pod, at)).concat()
     }
 
     /// As at the level `Request`: uid, node and images stand in earlier lines only.
-    pub fn deleted_tersely(&self, pod: &Pod) -> String {
-        let mut event = about(&self.deleted, pod);
-        event["level"] = "Request".into();
-        event.as_object_mut().unwrap().remove("responseObject");
-        event.to_string() + "\n"
+    pub(crate) fn deleted_tersely(&self, pod: &Pod) -> String {
+        let line = about(&self.deleted, pod);
+        let (start, rest) = line.split_once(",\"responseObject\":").unwrap();
+        let (_, end) = rest.split_once(",\"requestReceivedTimestamp\":").unwrap();
+        let start = start.replace("\"level\":\"RequestResponse\"", "\"level\":\"Request\"");
+        format!("{start},\"requestReceivedTimestamp\":{end}")
     }
 }
 
-fn about(line: &str, pod: &Pod) -> Value {
+/// The line, about this pod and now, with its newline.
+fn about(line: &str, pod: &Pod) -> String {
+    about_at(line, pod, Timestamp::now())
+}
+
+fn about_at(line: &str, pod: &Pod, now: Timestamp) -> String {
     let mut text = line
         .replace(RECORDED_UID, &pod.uid())
         .replace("\"r1\"", &format!("\"{}\"", pod.name()))
@@ -90,13 +104,18 @@ fn about(line: &str, pod: &Pod) -> Value {
     for image in RECORDED_IMAGES {
         text = text.replace(image, &pod.image());
     }
-    let mut event: Value = serde_json::from_str(&text).unwrap();
-    let now = Timestamp::now();
-    event["requestReceivedTimestamp"] = format!("{now:.6}").into();
-    event["stageTimestamp"] = format!("{now:.6}").into();
-    let created = event.pointer_mut("/responseObject/metadata/creationTimestamp");
-    if let Some(created) = created {
-        *created = format!("{now:.0}").into();
+    for key in ["requestReceivedTimestamp", "stageTimestamp"] {
+        text = stamped(&text, key, &format!("{now:.6}"));
     }
-    event
+    stamped(&text, "creationTimestamp", &format!("{now:.0}")) + "\n"
+}
+
+/// With another time behind the first key of this name, if there is one.
+fn stamped(text: &str, key: &str, time: &str) -> String {
+    let key = format!("\"{key}\":\"");
+    let Some((start, rest)) = text.split_once(&key) else {
+        return text.to_owned();
+    };
+    let (_, end) = rest.split_once('"').unwrap();
+    format!("{start}{key}{time}\"{end}")
 }

@@ -21,6 +21,7 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
+use jiff::SignedDuration;
 use magi_master_api::message::{Verdict, VerdictKind};
 use magi_master_api::tls::{Material, TlsFiles, provider};
 use magi_master_api::wire::{Intake, MasterStatus};
@@ -98,7 +99,7 @@ async fn lines_of_the_audit_log_reach_the_right_node() {
     told("audit log", times);
     // A line that was cut off, as by a full disk.
     let cut = recorded.deleted(&pods(1)[0]);
-    log.write(&format!("{}\n", &cut[..cut.len() / 2]));
+    log.write(&format!("{}\n", &cut[..cut.len() - 3]));
     let status = world
         .status_when(|status| intake(status, "audit-log").unusable.contains_key("not-json"))
         .await;
@@ -280,6 +281,33 @@ async fn every_deletion_arrives_once_though_the_log_is_rotated_and_the_master_is
     let status = world.status().await;
     assert_eq!(status.counters["verdicts-lost"], 0);
     eprintln!("{:?}", status.counters);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_its_start_the_master_says_what_is_young_and_still_holds() {
+    let world = World::new(log_settings);
+    let recorded = Recorded::read();
+    let mut log = Log::new(world.path("log/audit.log"));
+    let node = NODES[0];
+    let [old, young, wanted, wants] = [1, 2, 1000, 1001].map(|number| Pod { number, node });
+    let minutes = SignedDuration::from_mins;
+    log.write(&recorded.life(&old, minutes(16)));
+    log.rotate();
+    log.write(&recorded.life(&young, minutes(14)));
+    log.write(&recorded.life(&wanted, minutes(13)));
+    log.rotate();
+    // It came after the other was gone, and wants the same image.
+    log.write(&recorded.created(&wants));
+    log.write(&recorded.bound(&wants));
+    let _master = world.master();
+    let mut node = world.node(node);
+    assert!(is_gone(&node.verdict().await, &young));
+    log.write(&recorded.deleted(&wants));
+    let said = [node.verdict().await, node.verdict().await];
+    let mut uids = said.each_ref().map(|verdict| verdict.uid.clone());
+    uids.sort();
+    assert_eq!(uids, [wanted.uid(), wants.uid()], "{said:?}");
+    assert_eq!(world.status().await.counters["verdicts-about-old-changes"], 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,20 +17,20 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 const MASTER: &str = env!("CARGO_BIN_EXE_magi-master");
-pub const PATIENCE: Duration = Duration::from_secs(30);
-pub const NODES: [&str; 2] = ["worker-1", "worker-2"];
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const NODES: [&str; 2] = ["worker-1", "worker-2"];
 
 /// Everything that outlives a master.
-pub struct World {
+pub(crate) struct World {
     folder: tempfile::TempDir,
     address: String,
 }
 
 /// Ends with the test, however that ends.
-pub struct Master {
+pub(crate) struct Master {
     child: Child,
     /// Where each intake listens or looks, as the log says.
-    pub intakes: BTreeMap<String, String>,
+    pub(crate) intakes: BTreeMap<String, String>,
 }
 
 impl Drop for Master {
@@ -42,7 +42,7 @@ impl Drop for Master {
 
 impl World {
     /// With this `intake` section.
-    pub fn new(intake: impl FnOnce(&dyn Fn(&str) -> String) -> String) -> Self {
+    pub(crate) fn new(intake: impl FnOnce(&dyn Fn(&str) -> String) -> String) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).display().to_string();
         let mut certs = Command::new(MASTER);
@@ -78,12 +78,12 @@ impl World {
         Self { folder, address }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Starts a master, and waits until it listens.
-    pub fn master(&self) -> Master {
+    pub(crate) fn master(&self) -> Master {
         let mut command = Command::new(MASTER);
         command.args(["run", "--settings"]).arg(self.path("master.yaml"));
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
@@ -107,7 +107,7 @@ impl World {
         Master { child, intakes }
     }
 
-    pub fn node(&self, name: &'static str) -> Node {
+    pub(crate) fn node(&self, name: &'static str) -> Node {
         let (inbound, hears) = mpsc::channel(4);
         let (says, outbound) = mpsc::channel(64);
         let client = NodeClient {
@@ -128,14 +128,14 @@ impl World {
         }
     }
 
-    pub async fn status(&self) -> MasterStatus {
+    pub(crate) async fn status(&self) -> MasterStatus {
         let tls = TlsFiles::in_folder(&self.path("operators/ann"));
         let mut operator = operator(&self.address, "magi-master", &tls).await.unwrap();
         operator.status(StatusRequest {}).await.unwrap().into_inner()
     }
 
     /// Asks until the status is as wanted; within bounds.
-    pub async fn status_when(&self, wanted: impl Fn(&MasterStatus) -> bool) -> MasterStatus {
+    pub(crate) async fn status_when(&self, wanted: impl Fn(&MasterStatus) -> bool) -> MasterStatus {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let status = self.status().await;
@@ -150,14 +150,14 @@ impl World {
 }
 
 /// A node that answers every verdict.
-pub struct Node {
+pub(crate) struct Node {
     hears: mpsc::Receiver<FromMaster>,
     says: mpsc::Sender<ToMaster>,
     _stop: DropGuard,
 }
 
 impl Node {
-    pub async fn connected(&mut self) {
+    pub(crate) async fn connected(&mut self) {
         let connected = async {
             while let Some(heard) = self.hears.recv().await {
                 if matches!(heard, FromMaster::Connected { .. }) {
@@ -169,7 +169,7 @@ impl Node {
         tokio::time::timeout(PATIENCE, connected).await.unwrap();
     }
 
-    pub async fn verdict(&mut self) -> Verdict {
+    pub(crate) async fn verdict(&mut self) -> Verdict {
         let verdict = async {
             loop {
                 if let FromMaster::Verdict(verdict) = self.hears.recv().await.unwrap() {
@@ -190,14 +190,14 @@ impl Node {
 }
 
 /// An audit log as the API server writes it.
-pub struct Log {
+pub(crate) struct Log {
     path: PathBuf,
     file: File,
     rotated: u32,
 }
 
 impl Log {
-    pub fn new(path: PathBuf) -> Self {
+    pub(crate) fn new(path: PathBuf) -> Self {
         let file = OpenOptions::new().append(true).create(true).open(&path).unwrap();
         Self {
             path,
@@ -206,11 +206,11 @@ impl Log {
         }
     }
 
-    pub fn write(&mut self, line: &str) {
+    pub(crate) fn write(&mut self, line: &str) {
         self.file.write_all(line.as_bytes()).unwrap();
     }
 
-    pub fn rotate(&mut self) {
+    pub(crate) fn rotate(&mut self) {
         self.rotated += 1;
         let name = format!("audit-2026-11-23T00-00-0{}.000.log", self.rotated);
         fs::rename(&self.path, self.path.with_file_name(name)).unwrap();
