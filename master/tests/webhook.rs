@@ -125,6 +125,8 @@ impl Endpoint {
         ));
         stream.write_all(head.as_bytes()).await.unwrap();
         stream.write_all(body).await.unwrap();
+        // The last records may wait in the session's own buffer otherwise.
+        stream.flush().await.unwrap();
         answer(&mut stream).await
     }
 
@@ -212,6 +214,7 @@ async fn only_a_certificate_or_the_token_lets_in() {
             .await
             .unwrap();
         stream.write_all(body).await.unwrap();
+        stream.flush().await.unwrap();
         assert_eq!(status(&answer(&mut stream).await), expected, "{header}");
         assert_eq!(endpoint.events.try_recv().is_ok(), expected == "200", "{header}");
     }
@@ -279,6 +282,7 @@ async fn broken_bodies_are_refused() {
     let mut stream = endpoint.connect(None).await.unwrap();
     let get = format!("GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n");
     stream.write_all(get.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
     assert_eq!(status(&answer(&mut stream).await), "405");
     // One that breaks off in its middle.
     let mut stream = endpoint.connect(None).await.unwrap();
@@ -287,6 +291,7 @@ async fn broken_bodies_are_refused() {
     ));
     stream.write_all(start.as_bytes()).await.unwrap();
     stream.write_all(br#"{"items":["#).await.unwrap();
+    stream.flush().await.unwrap();
     drop(stream);
     let deadline = Instant::now() + Duration::from_secs(20);
     while endpoint.counts.broken.load(Ordering::Relaxed) < 7 {
@@ -312,6 +317,7 @@ async fn a_body_of_a_gibibyte_is_refused_while_it_comes_in() {
         1u64 << 30
     ));
     stream.write_all(declared.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
     assert_eq!(status(&answer(&mut stream).await), "413");
 
     // By what comes: one endless event, in chunks of a megabyte.
