@@ -92,14 +92,6 @@ pub enum WatchSettings {
     InCluster,
 }
 
-impl IntakeSettings {
-    /// Whether nothing is ever heard.
-    #[must_use]
-    pub const fn is_none(&self) -> bool {
-        self.audit_log.is_none() && self.webhook.is_none() && self.watch.is_none()
-    }
-}
-
 impl AuditLogSettings {
     /// Where the position is kept unless it is said.
     #[must_use]

@@ -194,6 +194,8 @@ impl Builder {
                     sink,
                 );
             }
+            // They come only if asked for. The feature is on because kube-client turns it on for the whole build.
+            Event::Comment(..) => {}
             other => {
                 let problem = Problem::new("", format!("not understood: {}", quoted(&format!("{other:?}"))));
                 sink.report(&mark, problem);

@@ -133,6 +133,16 @@ fn free_port() -> Result<u16> {
     Ok(listener.local_addr().context("a free port")?.port())
 }
 
+/// Sets what lies there, objects all the way.
+fn put(value: &mut Value, path: &[&str], new: Value) {
+    let mut place = value;
+    for key in path {
+        let Value::Object(map) = place else { return };
+        place = map.entry(*key).or_insert_with(|| json!({}));
+    }
+    *place = new;
+}
+
 /// What an API server says of a request that it has carried out, or refused.
 fn event(verb: &str, pod: &Pod, subresource: Option<&str>, code: u16) -> Value {
     let now = jiff::Timestamp::now().to_string();
@@ -149,7 +159,7 @@ fn event(verb: &str, pod: &Pod, subresource: Option<&str>, code: u16) -> Value {
         "annotations": {"authorization.k8s.io/decision": if code == 403 { "forbid" } else { "allow" }},
     });
     if let Some(name) = subresource {
-        event["objectRef"]["subresource"] = json!(name);
+        put(&mut event, &["objectRef", "subresource"], json!(name));
     }
     event
 }
@@ -168,18 +178,25 @@ fn object(pod: &Pod, image: &str) -> Value {
 pub fn created(pod: &Pod, image: &str) -> Vec<Value> {
     let mut create = event("create", pod, None, 201);
     let mut object = object(pod, image);
-    object["spec"]["nodeName"] = Value::Null;
-    create["requestObject"] = object.clone();
-    create["responseObject"] = object;
+    put(&mut object, &["spec", "nodeName"], Value::Null);
+    put(&mut create, &["requestObject"], object.clone());
+    put(&mut create, &["responseObject"], object);
     let mut binding = event("create", pod, Some("binding"), 201);
-    binding["objectRef"]["uid"] = json!(pod.uid);
-    binding["requestObject"] = json!({
-        "kind": "Binding", "apiVersion": "v1",
-        "metadata": {"name": pod.name, "namespace": pod.namespace, "uid": pod.uid},
-        "target": {"kind": "Node", "name": NODE},
-    });
-    binding["responseObject"] =
-        json!({"kind": "Status", "apiVersion": "v1", "status": "Success", "code": 201});
+    put(&mut binding, &["objectRef", "uid"], json!(pod.uid));
+    put(
+        &mut binding,
+        &["requestObject"],
+        json!({
+            "kind": "Binding", "apiVersion": "v1",
+            "metadata": {"name": pod.name, "namespace": pod.namespace, "uid": pod.uid},
+            "target": {"kind": "Node", "name": NODE},
+        }),
+    );
+    put(
+        &mut binding,
+        &["responseObject"],
+        json!({"kind": "Status", "apiVersion": "v1", "status": "Success", "code": 201}),
+    );
     vec![create, binding]
 }
 
@@ -187,27 +204,46 @@ pub fn created(pod: &Pod, image: &str) -> Vec<Value> {
 pub fn deleted(pod: &Pod, image: &str) -> Value {
     let mut delete = event("delete", pod, None, 200);
     let mut object = object(pod, image);
-    object["metadata"]["deletionTimestamp"] = json!(jiff::Timestamp::now().to_string());
-    object["metadata"]["deletionGracePeriodSeconds"] = json!(30);
-    delete["responseObject"] = object;
+    put(
+        &mut object,
+        &["metadata", "deletionTimestamp"],
+        json!(jiff::Timestamp::now().to_string()),
+    );
+    put(
+        &mut object,
+        &["metadata", "deletionGracePeriodSeconds"],
+        json!(30),
+    );
+    put(&mut delete, &["responseObject"], object);
     delete
 }
 
 /// Its deletion is refused with this code.
 pub fn refused(pod: &Pod, code: u16) -> Value {
     let mut delete = event("delete", pod, None, code);
-    delete["responseObject"] =
-        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code});
+    put(
+        &mut delete,
+        &["responseObject"],
+        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code}),
+    );
     delete
 }
 
 /// Its deletion is only tried.
 pub fn dry_run(pod: &Pod, image: &str) -> Value {
     let mut delete = deleted(pod, image);
-    delete["requestURI"] = json!(format!(
-        "/api/v1/namespaces/{}/pods/{}?dryRun=All",
-        pod.namespace, pod.name
-    ));
-    delete["requestObject"] = json!({"kind": "DeleteOptions", "apiVersion": "v1", "dryRun": ["All"]});
+    put(
+        &mut delete,
+        &["requestURI"],
+        json!(format!(
+            "/api/v1/namespaces/{}/pods/{}?dryRun=All",
+            pod.namespace, pod.name
+        )),
+    );
+    put(
+        &mut delete,
+        &["requestObject"],
+        json!({"kind": "DeleteOptions", "apiVersion": "v1", "dryRun": ["All"]}),
+    );
     delete
 }

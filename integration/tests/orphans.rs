@@ -84,7 +84,7 @@ impl Stage {
             let pulls = self.magi.pulls().await.unwrap_or_default();
             pulls
                 .iter()
-                .any(|pull| pull["owner"]["pod"]["uid"] == pod.uid.as_str())
+                .any(|pull| pull.pointer("/owner/pod/uid") == Some(&pod.uid.as_str().into()))
                 .then_some(())
         });
         known.await.with_context(|| self.magi.log_tail(20))

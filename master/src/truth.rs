@@ -238,14 +238,11 @@ impl Truth {
         self.register
             .log(|log| log.heard(counts.lines, Some(&counts.unusable)));
         self.take().await?;
-        match &mut self.catch_up {
-            Some(catch_up) => {
-                if catch_up.took(batch) {
-                    self.caught_up().await?;
-                }
-            }
+        let is_over = self.catch_up.as_mut().map(|catch_up| catch_up.took(batch));
+        match is_over {
+            Some(true) => self.caught_up().await?,
             None if !batch.is_past => self.sources.keep(&batch.position),
-            None => {}
+            Some(false) | None => {}
         }
         Ok(())
     }

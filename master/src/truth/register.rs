@@ -123,32 +123,28 @@ impl Entry {
 }
 
 impl Register {
-    pub(super) fn enter(place: &Mutex<Option<Entry>>, entry: Entry) {
-        *lock(place) = Some(entry);
-    }
-
     pub(super) fn enter_log(&self, entry: Entry) {
-        Self::enter(&self.log, entry);
+        *lock(&self.log) = Some(entry);
     }
 
     pub(super) fn enter_webhook(&self, entry: Entry) {
-        Self::enter(&self.webhook, entry);
+        *lock(&self.webhook) = Some(entry);
     }
 
     pub(super) fn enter_watch(&self, entry: Entry) {
-        Self::enter(&self.watch, entry);
+        *lock(&self.watch) = Some(entry);
     }
 
     pub(super) fn log(&self, change: impl FnOnce(&mut Entry)) {
-        lock(&self.log).as_mut().map_or((), change);
+        change_entry(&self.log, change);
     }
 
     pub(super) fn webhook(&self, change: impl FnOnce(&mut Entry)) {
-        lock(&self.webhook).as_mut().map_or((), change);
+        change_entry(&self.webhook, change);
     }
 
     pub(super) fn watch(&self, change: impl FnOnce(&mut Entry)) {
-        lock(&self.watch).as_mut().map_or((), change);
+        change_entry(&self.watch, change);
     }
 
     pub(super) fn show(&self) -> Vec<Source> {
@@ -174,6 +170,12 @@ impl Register {
                 "the master stands on"
             );
         }
+    }
+}
+
+fn change_entry(place: &Mutex<Option<Entry>>, change: impl FnOnce(&mut Entry)) {
+    if let Some(entry) = lock(place).as_mut() {
+        change(entry);
     }
 }
 

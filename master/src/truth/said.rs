@@ -79,8 +79,10 @@ impl Said {
 
 #[cfg(test)]
 mod tests {
+    use magi_engine::ids::{ImageName, PodName, PodNamespace, PodUid};
+
     use super::*;
-    use crate::stream::tests::verdict;
+    use crate::verdict::{Cause, VerdictKind};
 
     const AGE: SignedDuration = SignedDuration::from_mins(10);
 
@@ -91,7 +93,13 @@ mod tests {
     fn said(node: &str, uid: &str, seconds: i64) -> Verdict {
         Verdict {
             at: at(seconds),
-            ..verdict(node, uid)
+            kind: VerdictKind::PodGone,
+            cause: Cause::Deleted,
+            uid: PodUid::new(uid).unwrap(),
+            namespace: PodNamespace::new("n").unwrap(),
+            name: PodName::new("p").unwrap(),
+            node: NodeName::new(node).unwrap(),
+            images: vec![ImageName::new("i:1").unwrap()],
         }
     }
 

@@ -9,6 +9,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::FollowError;
+use super::past;
 use super::progress::{Head, Position};
 use super::siblings::{self, Sibling};
 use crate::intake::audit::MAX_LINE;
@@ -236,8 +237,13 @@ impl Follower {
     fn resume(&mut self, from: &Position) -> Result<(), FollowError> {
         if let Ok(file) = File::open(&self.path)
             && from.is_in(&file)
-            && let Ok(open) = Open::new(self.path.clone(), file, true, from.offset)
+            && let Ok(start) = past::start(&file, from.offset)
+            && let Ok(mut open) = Open::new(self.path.clone(), file, true, from.offset)
         {
+            if start > 0 {
+                open.head = from.head.clone();
+                open.go_to(start);
+            }
             let siblings = siblings::of(&self.path)?;
             self.done = siblings.iter().map(|sibling| sibling.inode).collect();
             self.has_begun = true;
