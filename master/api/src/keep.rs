@@ -12,7 +12,7 @@ const MAX_KEPT: usize = 8192;
 /// Their bytes.
 const MAX_KEPT_BYTES: usize = 8 << 20;
 
-/// Changed by: something to say ([`Self::answer_policy`] to [`Self::record`]), the stream taking it ([`Self::next`]),
+/// Changed by: something to say ([`Self::answer_policy`] to [`Self::record`]), the stream taking it ([`Self::next_up`]),
 /// the master having stored records ([`Self::stored`]), and the stream's end ([`Self::cut`]).
 #[derive(Debug, Default)]
 pub struct Keep {
@@ -83,7 +83,7 @@ impl Keep {
         self.records_lost
     }
 
-    /// Whether [`Self::next`] has something.
+    /// Whether [`Self::next_up`] has something.
     #[must_use]
     pub fn has_something(&self) -> bool {
         self.pong.is_some()
