@@ -10,7 +10,7 @@ use crate::evidence::Source;
 use crate::ids::{CallId, PodNamespace, PullId};
 use crate::owner::{LostPod, NodePod, PullRequest, RequestEnd};
 use crate::pull::Pull;
-use crate::requests::{Candidate, Joined, Owners};
+use crate::requests::{Candidate, Owners};
 use crate::time::Time;
 
 impl Engine {
@@ -83,18 +83,15 @@ impl Engine {
         }
     }
 
-    fn owners_found(&mut self, joined: &BTreeMap<PullId, Joined>) {
+    fn owners_found(&mut self, joined: &BTreeMap<PullId, Owners>) {
         let nobody = Owners::Unknown;
         let mut changed = false;
         for pull in self.pulls.values_mut() {
-            let found = joined.get(&pull.id);
-            let owners = found.map_or(&nobody, |found| &found.owners);
-            let likely = found.and_then(|found| found.likely.clone());
-            if pull.owners != *owners || pull.likely != likely {
-                changed |= pull.owners != *owners;
+            let owners = joined.get(&pull.id).unwrap_or(&nobody);
+            if pull.owners != *owners {
                 pull.owners = owners.clone();
-                pull.likely = likely;
                 pull.changed = true;
+                changed = true;
             }
             pull.ownership = self.pods.ownership(owners);
         }
@@ -106,8 +103,8 @@ impl Engine {
         }
         // What comes out late is right for those that ended a short while ago, too; also that nothing is known.
         for report in &mut self.ended {
-            if let Some(found) = joined.get(&report.id) {
-                let ownership = self.pods.ownership(&found.owners);
+            if let Some(owners) = joined.get(&report.id) {
+                let ownership = self.pods.ownership(owners);
                 report.owner = ownership.owner;
                 report.owner_candidates = ownership.candidates;
             }
@@ -118,9 +115,8 @@ impl Engine {
     pub(super) fn requests_lost(&mut self) {
         self.requests.lost();
         for pull in self.pulls.values_mut() {
-            if pull.owners != Owners::Unknown || pull.likely.is_some() {
+            if pull.owners != Owners::Unknown {
                 pull.owners = Owners::Unknown;
-                pull.likely = None;
                 pull.ownership = Default::default();
                 pull.changed = true;
             }
