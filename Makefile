@@ -72,6 +72,7 @@ demo: root parts release ## see magi stop a gigantic pull and a lying one beside
 .PHONY: bench
 bench: root parts release ## measure latency, throughput and idle cost, side by side
 	@$(STEP) 'bench' $(CARGO) run $(FLAGS) --release --quiet $(HARNESS) --bin magi-bench
+	@$(STEP) "bench of the master's fan-out" $(CARGO) bench $(FLAGS) --package magi-master --bench fanout
 
 .PHONY: fuzz
 fuzz: FUZZ_SECONDS ?= 300

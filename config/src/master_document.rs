@@ -183,29 +183,14 @@ fn check_paths_differ(raw: &RawMaster, sink: &mut Sink) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::{Accepts, IfAbsent, Read, Section};
-
-    /// Every key with the default that the reference tells.
-    fn written_out(section: &Section, indent: &str, text: &mut String) {
-        for field in &section.fields {
-            match (&field.accepts, field.default) {
-                (Accepts::Section(inner), _) => {
-                    text.push_str(&format!("{indent}{}:\n", field.key));
-                    written_out(inner, &format!("{indent}  "), text);
-                }
-                (_, IfAbsent::Yaml(yaml)) => text.push_str(&format!("{indent}{}: {yaml}\n", field.key)),
-                (_, IfAbsent::Required | IfAbsent::Words(_)) => panic!("{} has no default", field.key),
-            }
-        }
-    }
+    use crate::schema::{Accepts, Read};
 
     #[test]
     fn reference_example_and_defaults_agree() {
         let Accepts::Section(root) = RawMaster::accepts() else {
             panic!("settings are a mapping")
         };
-        let mut text = String::new();
-        written_out(&root, "", &mut text);
+        let text = root.written_out();
         let read = parse_master_settings("defaults", &text).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(read, MasterSettings::default());
         let example = include_str!("../examples/settings-master.yaml");

@@ -20,6 +20,29 @@ pub(crate) struct Field {
     pub(crate) accepts: Accepts,
 }
 
+#[cfg(test)]
+impl Section {
+    /// A document with every key, each with the default that the reference tells.
+    pub(crate) fn written_out(&self) -> String {
+        let mut text = String::new();
+        self.write_out("", &mut text);
+        text
+    }
+
+    fn write_out(&self, indent: &str, text: &mut String) {
+        for field in &self.fields {
+            match (&field.accepts, field.default) {
+                (Accepts::Section(inner), _) => {
+                    text.push_str(&format!("{indent}{}:\n", field.key));
+                    inner.write_out(&format!("{indent}  "), text);
+                }
+                (_, IfAbsent::Yaml(yaml)) => text.push_str(&format!("{indent}{}: {yaml}\n", field.key)),
+                (_, IfAbsent::Required | IfAbsent::Words(_)) => panic!("{} has no default", field.key),
+            }
+        }
+    }
+}
+
 /// What holds when a key is left out.
 #[derive(Clone, Copy)]
 pub(crate) enum IfAbsent {

@@ -114,6 +114,17 @@ fn the_limits_themselves_are_within() {
 }
 
 #[test]
+fn a_pull_that_lost_its_lease_needs_no_closed_connection() {
+    let report = with(Name::Again, |one| {
+        one.pull_error = "failed to prepare extraction snapshot: lease does not exist: not found".to_owned();
+        one.received_layer_bytes = 0;
+        one.abort_ms = 0;
+        one.sockets_closed = 0;
+    });
+    assert_eq!(check(&report), []);
+}
+
+#[test]
 fn what_is_absent_is_missed() {
     assert!(!check(&Report::default()).is_empty());
     let mut one_run = good();

@@ -10,10 +10,8 @@
 //!
 //! An authority that is there already signs what is added. Which names stand in a certificate: [`crate::stream::identity`].
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::{Span, Timestamp, tz::TimeZone};
@@ -25,6 +23,7 @@ use rcgen::{
 use rustls::pki_types::UnixTime;
 use rustls::server::WebPkiClientVerifier;
 
+use crate::files::{self, FileError};
 use crate::names::NodeName;
 use crate::stream::identity::{Peer, is_dns_name};
 
@@ -36,6 +35,8 @@ const AUTHORITY_DAYS: i64 = 3650;
 const CLOCK_DAYS: i64 = -2;
 const CA_CERTIFICATE: &str = "ca.crt";
 const CA_KEY: &str = "ca.key";
+/// Others may see which certificates there are; keys have modes of their own.
+const FOLDER_MODE: u32 = 0o755;
 
 /// Why there are no certificates.
 #[derive(Debug, thiserror::Error)]
@@ -52,33 +53,9 @@ pub enum CertsError {
         /// The file.
         path: PathBuf,
     },
-    /// A folder cannot be made.
-    #[error("cannot make the folder {}", path.display())]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A file cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A file cannot be written.
-    #[error("cannot write {}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    /// A folder cannot be made, or a file not be read or written.
+    #[error(transparent)]
+    File(FileError),
     /// A key or a certificate cannot be made.
     #[error("cannot make {what}")]
     Make {
@@ -207,9 +184,11 @@ impl Authority {
             return Self::read(folder, &certificate, &key, now);
         }
         let authority = Self::new(now)?;
-        make_folder(folder)?;
-        write(&key, authority.issuer.key().serialize_pem().as_bytes(), 0o600)?;
-        write(&certificate, authority.certificate.as_bytes(), 0o644)?;
+        files::folder_for(folder, FOLDER_MODE).map_err(CertsError::File)?;
+        files::replace_for(&key, authority.issuer.key().serialize_pem().as_bytes(), 0o600)
+            .map_err(CertsError::File)?;
+        files::replace_for(&certificate, authority.certificate.as_bytes(), 0o644)
+            .map_err(CertsError::File)?;
         Ok(authority)
     }
 
@@ -235,10 +214,15 @@ impl Authority {
 
     fn read(folder: &Path, certificate: &Path, key: &Path, now: Timestamp) -> Result<Self, CertsError> {
         let read = |path: &Path| {
-            fs::read_to_string(path).map_err(|source| CertsError::Read {
-                path: path.to_owned(),
-                source,
-            })
+            let read = files::read_if_there(path, files::SMALL).and_then(|bytes| {
+                let text = bytes.map(String::from_utf8).ok_or(io::ErrorKind::NotFound.into());
+                text.and_then(|text| text.map_err(io::Error::other))
+                    .map_err(|source| FileError::Read {
+                        path: path.to_owned(),
+                        source,
+                    })
+            });
+            read.map_err(CertsError::File)
         };
         let key = KeyPair::from_pem(&read(key)?).map_err(|source| CertsError::Make {
             what: "a key of what the authority's file holds",
@@ -331,11 +315,12 @@ impl Authority {
     /// # Errors
     /// A file cannot be written, or what was written cannot be used.
     pub fn write(&self, folder: &Path, leaf: &Leaf) -> Result<(), CertsError> {
-        make_folder(folder)?;
+        files::folder_for(folder, FOLDER_MODE).map_err(CertsError::File)?;
         let files = TlsFiles::in_folder(folder);
-        write(&files.key, leaf.key.as_bytes(), 0o600)?;
-        write(&files.ca, self.certificate.as_bytes(), 0o644)?;
-        write(&files.certificate, leaf.certificate.as_bytes(), 0o644)?;
+        files::replace_for(&files.key, leaf.key.as_bytes(), 0o600).map_err(CertsError::File)?;
+        files::replace_for(&files.ca, self.certificate.as_bytes(), 0o644).map_err(CertsError::File)?;
+        files::replace_for(&files.certificate, leaf.certificate.as_bytes(), 0o644)
+            .map_err(CertsError::File)?;
         Material::read(&files)
             .and_then(|material| material.client())
             .map(|_| ())
@@ -398,42 +383,9 @@ fn params(
     Ok(params)
 }
 
-fn make_folder(folder: &Path) -> Result<(), CertsError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(folder)
-        .map_err(|source| CertsError::Folder {
-            path: folder.to_owned(),
-            source,
-        })
-}
-
-/// Writes the whole file beside its place and moves it there, so that nobody reads half of it.
-fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), CertsError> {
-    let failed = |source| CertsError::Write {
-        path: path.to_owned(),
-        source,
-    };
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let beside = PathBuf::from(beside);
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        Ok(()) | Err(_) => {}
-    }
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&beside)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&beside, path))
-        .map_err(failed)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;

@@ -53,9 +53,17 @@ pub enum FileError {
 /// # Errors
 /// It cannot be made.
 pub fn folder(path: &Path) -> Result<(), FileError> {
+    folder_for(path, 0o700)
+}
+
+/// Makes a folder with this mode, if it is not there.
+///
+/// # Errors
+/// It cannot be made.
+pub fn folder_for(path: &Path, mode: u32) -> Result<(), FileError> {
     DirBuilder::new()
         .recursive(true)
-        .mode(0o700)
+        .mode(mode)
         .create(path)
         .map_err(|source| FileError::Folder {
             path: path.to_owned(),
@@ -89,11 +97,20 @@ pub fn read_if_there(path: &Path, most: usize) -> Result<Option<Vec<u8>>, FileEr
     Ok(Some(bytes))
 }
 
-/// Replaces a file: whoever reads it sees the old one or the new one, also after the machine lost its power.
+/// Replaces a file that only this user may read: whoever reads it sees the old one or the new one, also after the machine
+/// lost its power.
 ///
 /// # Errors
 /// It cannot be written; the old one stays.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    replace_for(path, bytes, 0o600)
+}
+
+/// The same, with this mode.
+///
+/// # Errors
+/// It cannot be written; the old one stays.
+pub fn replace_for(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     let failed = |source| FileError::Write {
         path: path.to_owned(),
         source,
@@ -101,17 +118,19 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
+    // What a crash left there may have another mode, or be a link.
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        Ok(()) | Err(_) => {}
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
+        .create_new(true)
+        .mode(mode)
         .open(&beside)
         .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
         .and_then(|()| fs::rename(&beside, path))
-        .and_then(|()| match path.parent() {
-            Some(folder) => File::open(folder)?.sync_all(),
-            None => Ok(()),
-        })
+        .and_then(|()| File::open(folder.unwrap_or(Path::new(".")))?.sync_all())
         .map_err(failed)
 }

@@ -21,6 +21,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use tokio::sync::mpsc;
 
+use crate::files::FileError;
+
 pub use follower::{Batch, Counts, Follower, Step};
 pub use past::rotated_before;
 pub use progress::{Position, Progress};
@@ -72,14 +74,8 @@ pub enum FollowError {
         source: io::Error,
     },
     /// How far it was read could not be written.
-    #[error("cannot write how far the log was read to {path}")]
-    SaveProgress {
-        /// The state file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    #[error("cannot keep how far the log was read")]
+    SaveProgress(#[source] FileError),
     /// No thread for it.
     #[error("cannot start a thread to follow {path}")]
     Thread {

@@ -90,7 +90,6 @@ impl Engine {
         let now = self.now.max(now);
         self.now = now;
         self.images.forget_old(now);
-        self.orphans.forget_old(now);
         // What was lost is no reason to act, not even on something else that is due by now.
         let may_act = !matches!(event, Event::SourceDown { .. } | Event::TiesLost);
         let may_tell_owners = event.may_tell_owners();
@@ -165,6 +164,7 @@ impl Engine {
 
     fn policy_loaded(&mut self, policy: Policy, fx: &mut Effects) {
         self.policy = policy;
+        self.orphans.grace_changed();
         for pull in self.pulls.values_mut() {
             pull.changed = true;
         }
@@ -270,7 +270,7 @@ impl Engine {
             .chain(aftermaths)
             .chain(self.images.next_expiry())
             .chain(self.next_refusal_due())
-            .chain(self.orphans.next_due(now, self.policy.orphan_grace));
+            .chain(self.orphans.next_due(self.policy.orphan_grace));
         if let Some(wake) = self.agenda.wake(now, others) {
             fx.push(wake);
         }

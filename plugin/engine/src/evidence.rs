@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Cookie, Digest, ImageName, IngestRef, PodNamespace, SocketName};
+use crate::ids::{Cookie, Digest, ImageName, IngestRef, PodNamespace, SocketName, VerdictId};
 use crate::owner::PodIdentity;
 
 /// Why a pull is condemned. Closed: the same words are the audit's code and the metric's label.
@@ -219,6 +219,8 @@ pub enum Evidence {
     },
     /// The API server, by the master's word, has no such pod any more, or the pod wants other images.
     PodLost {
+        /// The master's verdict; its own records name it, too.
+        verdict: VerdictId,
         /// The pod.
         pod: PodIdentity,
         /// The image.
@@ -353,7 +355,9 @@ impl fmt::Display for Evidence {
                 pod: Some(pod),
             } => write!(f, "{image} was asked for by pod {pod}"),
             Self::AskedFor { image, pod: None } => write!(f, "{image} was asked for, for no pod"),
-            Self::PodLost { pod, image, cause } => write!(f, "pod {pod} wants {image} no longer ({cause})"),
+            Self::PodLost {
+                pod, image, cause, ..
+            } => write!(f, "pod {pod} wants {image} no longer ({cause})"),
             Self::Asked { actor } => write!(f, "{actor} asked for it"),
         }
     }

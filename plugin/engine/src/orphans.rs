@@ -4,12 +4,12 @@
 //! back, another one of its name has another uid. A verdict also stands for pulls that begin later: the kubelet goes on
 //! with what it has queued (kubernetes.md §2).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::bounds::{MAX_LOST_IMAGES, MAX_LOST_PODS, ORPHANS_REMEMBERED};
 use crate::evidence::Evidence;
-use crate::ids::{ImageName, PodUid};
+use crate::ids::{ImageName, PodUid, VerdictId};
 use crate::owner::{LostPod, PodIdentity};
 use crate::reference::Reference;
 use crate::requests::Asker;
@@ -24,10 +24,17 @@ struct Lost {
     heard: Time,
 }
 
+impl Lost {
+    fn is_remembered(&self, now: Time) -> bool {
+        now.since(self.heard) < ORPHANS_REMEMBERED
+    }
+}
+
 #[derive(Debug)]
 struct Image {
     name: ImageName,
     reference: Option<Reference>,
+    verdict: VerdictId,
     since: Time,
 }
 
@@ -44,15 +51,14 @@ impl Image {
 #[derive(Debug, Default)]
 pub(crate) struct Orphans {
     by_pod: BTreeMap<PodUid, Lost>,
-    /// Until then every pull was judged with what is known here.
-    judged: Time,
-    has_news: bool,
+    /// Since when something is lost whose grace was not over yet when the pulls were last judged; the oldest first.
+    in_grace: VecDeque<Time>,
 }
 
 impl Orphans {
     /// Takes a verdict over; `false` if something had to be forgotten for it.
     pub(crate) fn lost(&mut self, now: Time, lost: LostPod) -> bool {
-        self.has_news = true;
+        self.forget_old(now);
         let mut had_room = true;
         if self.by_pod.len() >= MAX_LOST_PODS && !self.by_pod.contains_key(&lost.pod.uid) {
             had_room = false;
@@ -80,46 +86,56 @@ impl Orphans {
             one.images.push(Image {
                 reference: Reference::parse(name.as_str()).ok(),
                 name,
+                verdict: lost.id.clone(),
                 since: now,
             });
+            if self.in_grace.back() != Some(&now) {
+                self.in_grace.push_back(now);
+            }
         }
         had_room
     }
 
-    /// Forgets what was said long ago.
-    pub(crate) fn forget_old(&mut self, now: Time) {
-        self.by_pod
-            .retain(|_, lost| now.since(lost.heard) < ORPHANS_REMEMBERED);
+    /// Forgets what was said long ago; what is left over until then counts no more.
+    fn forget_old(&mut self, now: Time) {
+        self.by_pod.retain(|_, lost| lost.is_remembered(now));
     }
 
     /// Why a request has nobody any more who wants what it asks for, for at least this long.
     pub(crate) fn orphaned(&self, now: Time, grace: Duration, asker: &Asker) -> Option<Evidence> {
         let pod = asker.request.pod.as_ref()?;
-        let lost = self.by_pod.get(&pod.uid).filter(|lost| lost.pod == *pod)?;
+        let lost = self.by_pod.get(&pod.uid)?;
+        if lost.pod != *pod || !lost.is_remembered(now) {
+            return None;
+        }
         let is_due = |image: &&Image| image.is(asker) && now.since(image.since) >= grace;
         lost.images.iter().find(is_due).map(|image| Evidence::PodLost {
+            verdict: image.verdict.clone(),
             pod: lost.pod.clone(),
             image: image.name.clone(),
             cause: lost.cause.clone(),
         })
     }
 
-    /// Whether the grace of something has run out since the last time this was asked.
+    /// Whether the grace of something is over, for the first time that this is asked.
     pub(crate) fn came_due(&mut self, now: Time, grace: Duration) -> bool {
-        let before = std::mem::replace(&mut self.judged, now);
-        let has_news = std::mem::take(&mut self.has_news);
-        let mut due = self.images().map(|image| image.since.after(grace));
-        has_news || due.any(|at| before < at && at <= now)
+        let before = self.in_grace.len();
+        while self.next_due(grace).is_some_and(|due| due <= now) {
+            self.in_grace.pop_front();
+        }
+        self.in_grace.len() < before
     }
 
-    /// When the next grace runs out.
-    pub(crate) fn next_due(&self, now: Time, grace: Duration) -> Option<Time> {
-        let due = self.images().map(|image| image.since.after(grace));
-        due.filter(|at| *at > now).min()
+    /// When the next grace is over.
+    pub(crate) fn next_due(&self, grace: Duration) -> Option<Time> {
+        self.in_grace.front().map(|since| since.after(grace))
     }
 
-    fn images(&self) -> impl Iterator<Item = &Image> {
-        self.by_pod.values().flat_map(|lost| &lost.images)
+    /// The policy's grace has changed, perhaps: what was due may be so later.
+    pub(crate) fn grace_changed(&mut self) {
+        let images = self.by_pod.values().flat_map(|lost| &lost.images);
+        let since: BTreeSet<Time> = images.map(|image| image.since).collect();
+        self.in_grace = since.into_iter().collect();
     }
 
     /// Pods that are remembered.

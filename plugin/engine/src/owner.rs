@@ -54,8 +54,6 @@ pub struct LostPod {
     pub pod: PodIdentity,
     /// The images that it wants no longer, as its specification names them.
     pub images: Vec<ImageName>,
-    /// The pod is gone, with every image of it.
-    pub whole: bool,
     /// What made it so, in the master's words.
     pub cause: String,
 }

@@ -3,15 +3,16 @@
 //! The position names the file by its inode and by the bytes that it begins with, so that a rotated file is found under
 //! its new name, and another file that got the same inode is not taken for it.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::FollowError;
+use crate::files::{self, FileError};
 
 /// How many bytes of a file's beginning name it. An event's times and ids stand in its first kilobyte.
 const HEAD: u64 = 1024;
@@ -107,20 +108,11 @@ impl Progress {
     /// # Errors
     /// The file cannot be written.
     pub fn save(&self, position: &Position) -> Result<(), FollowError> {
-        self.try_save(position)
-            .map_err(|source| FollowError::SaveProgress {
-                path: self.path.clone(),
-                source,
-            })
-    }
-
-    fn try_save(&self, position: &Position) -> io::Result<()> {
-        let new = self.path.with_extension("new");
-        let mut file = File::create(&new)?;
-        file.write_all(&serde_json::to_vec(position)?)?;
-        file.sync_all()?;
-        fs::rename(&new, &self.path)?;
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
+        let text = serde_json::to_vec(position).map_err(|problem| FileError::Write {
+            path: self.path.clone(),
+            source: problem.into(),
+        });
+        text.and_then(|text| files::replace(&self.path, &text))
+            .map_err(FollowError::SaveProgress)
     }
 }

@@ -46,7 +46,7 @@ impl Engine {
     pub(super) fn pod_lost(&mut self, now: Time, lost: LostPod, fx: &mut Effects) {
         if self.is_up(Source::Master) && !self.orphans.lost(now, lost) && !self.said.too_many_lost {
             self.said.too_many_lost = true;
-            let what = format!("pods that are gone, beyond the latest {MAX_LOST_PODS}");
+            let what = format!("what pods have lost, beyond the latest {MAX_LOST_PODS} of them");
             self.forgotten(fx, None, &what);
         }
     }

@@ -20,7 +20,6 @@ fn lost(pod: &str, name: &str) -> LostPod {
         id: VerdictId::new(format!("{pod} {name}")).unwrap(),
         pod: build::pod(pod),
         images: vec![ImageName::new(name).unwrap()],
-        whole: true,
         cause: "deleted".to_owned(),
     }
 }
@@ -155,6 +154,7 @@ fn what_is_remembered_is_bounded_and_forgotten() {
     assert!(orphans.lost(start, lost("a/0", OTHER)), "it is known already");
     assert!(!orphans.lost(start, lost("a/one-more", APP)));
     assert_eq!(orphans.len(), MAX_LOST_PODS);
-    orphans.forget_old(start.after(ORPHANS_REMEMBERED));
-    assert_eq!(orphans.len(), 0);
+    let later = start.after(ORPHANS_REMEMBERED);
+    assert!(orphans.lost(later, lost("a/late", APP)));
+    assert_eq!(orphans.len(), 1);
 }

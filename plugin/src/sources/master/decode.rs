@@ -2,7 +2,7 @@
 
 use magi_engine::ids::{ImageName, NameError, PodName, PodNamespace, PodUid, VerdictId};
 use magi_engine::owner::{LostPod, PodIdentity};
-use magi_master_api::message::{Verdict, VerdictKind};
+use magi_master_api::message::Verdict;
 
 /// Why a verdict makes no sense. Its lengths were checked with the contract's bounds already.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -10,18 +10,16 @@ pub(super) enum NotUnderstood {
     /// A name that is none.
     #[error("a name in it is none")]
     Name(#[from] NameError),
-    /// Images were replaced, and none is named.
-    #[error("it names no image that was replaced")]
+    /// It names no image.
+    #[error("it names no image")]
     NoImages,
 }
 
 /// Who lost what.
 pub(super) fn lost_pod(verdict: Verdict) -> Result<LostPod, NotUnderstood> {
-    let whole = match verdict.kind {
-        VerdictKind::PodGone => true,
-        VerdictKind::ImagesReplaced if verdict.images.is_empty() => return Err(NotUnderstood::NoImages),
-        VerdictKind::ImagesReplaced => false,
-    };
+    if verdict.images.is_empty() {
+        return Err(NotUnderstood::NoImages);
+    }
     let images = verdict.images.into_iter().map(ImageName::new);
     Ok(LostPod {
         id: VerdictId::new(verdict.id.to_string())?,
@@ -31,14 +29,13 @@ pub(super) fn lost_pod(verdict: Verdict) -> Result<LostPod, NotUnderstood> {
             name: PodName::new(verdict.name)?,
         },
         images: images.collect::<Result<_, _>>()?,
-        whole,
         cause: verdict.cause,
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use magi_master_api::message;
+    use magi_master_api::message::{self, VerdictKind};
 
     use super::*;
 
@@ -58,14 +55,11 @@ mod tests {
 
     #[test]
     fn a_verdict_becomes_a_lost_pod() {
-        let lost = lost_pod(verdict(VerdictKind::PodGone, &[])).unwrap();
+        let lost = lost_pod(verdict(VerdictKind::PodGone, &["a:1"])).unwrap();
         assert_eq!(lost.id.as_str(), "ab".repeat(16));
-        assert_eq!(
-            (lost.whole, lost.pod.to_string()),
-            (true, "team/web-1".to_owned())
-        );
+        assert_eq!(lost.pod.to_string(), "team/web-1");
         let lost = lost_pod(verdict(VerdictKind::ImagesReplaced, &["a:1", "b"])).unwrap();
-        assert_eq!((lost.whole, lost.images.len()), (false, 2));
+        assert_eq!(lost.images.len(), 2);
     }
 
     #[test]

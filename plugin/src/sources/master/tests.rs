@@ -167,7 +167,7 @@ async fn a_verdict_arrives_as_an_event_and_once() {
     let Event::PodLost { lost } = node.event().await else {
         panic!("another event");
     };
-    assert_eq!((lost.id.as_str(), lost.whole), (&*"01".repeat(16), true));
+    assert_eq!(lost.id.as_str(), "01".repeat(16));
     assert_eq!(
         (lost.pod.uid.as_str(), lost.pod.to_string()),
         ("uid-1", "team/web".to_owned())
@@ -200,7 +200,7 @@ async fn a_verdict_arrives_as_an_event_and_once() {
     stream.say(verdict(3, VerdictKind::ImagesReplaced, &["a"])).await;
     let next = node.event().await;
     assert!(
-        matches!(&next, Event::PodLost { lost } if !lost.whole),
+        matches!(&next, Event::PodLost { lost } if lost.images.len() == 1),
         "{next:?}"
     );
     assert_eq!(fate(&mut stream).await, (3, Fate::Remembered));

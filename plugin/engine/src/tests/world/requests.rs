@@ -118,7 +118,6 @@ impl World {
             id: VerdictId::new(format!("{} {image}", pod.uid)).unwrap(),
             pod,
             images: vec![ImageName::new(images::reference(image)).unwrap()],
-            whole: false,
             cause: "deleted".to_owned(),
         };
         self.tell(Event::PodLost { lost })
