@@ -122,7 +122,7 @@ impl Law<'_> {
                 })
                 .collect::<Vec<_>>()
         }));
-        let asked = pull.owners.known().map(|asker| Evidence::AskedFor {
+        let asked = pull.asker().map(|asker| Evidence::AskedFor {
             image: asker.request.image.clone(),
             pod: asker.request.pod.clone(),
         });

@@ -119,8 +119,7 @@ impl Engine {
             && pull.is_before_layers()
             && !pull.has_waited
             && pull
-                .owners
-                .known()
+                .asker()
                 .is_some_and(|asker| asker.request.certain && self.requests.is_open(asker.call))
     }
 
@@ -174,7 +173,7 @@ impl Engine {
         let Some(pull) = self.pulls.get_mut(key) else {
             return;
         };
-        let call = pull.owners.known().map(|asker| asker.call);
+        let call = pull.asker().map(|asker| asker.call);
         pull.pursuit.started(now, attempt, &lever, call, acted.clone());
         let facts = pull.facts();
         self.pull_lever(attempt, lever, facts, &acted, fx);
