@@ -24,6 +24,7 @@ impl Engine {
             images: &self.images,
             accounts: &self.accounts,
             orphans: &self.orphans,
+            halted: self.switch.is_engaged(),
         };
         for pull in self.pulls.values_mut() {
             let passes = pull
@@ -181,6 +182,9 @@ impl Engine {
     }
 
     pub(super) fn clean_up(&mut self, id: PullId, lever: Lever, fx: &mut Effects) {
+        if self.switch.is_engaged() {
+            return;
+        }
         let attempt = self.start_flight(Flight::Aftermath(id), fx);
         let Some(aftermath) = self.aftermaths.get_mut(&id) else {
             return;
