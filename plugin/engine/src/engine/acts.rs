@@ -174,6 +174,10 @@ impl Engine {
         let Some(pull) = self.pulls.get_mut(key) else {
             return;
         };
+        // Its content is still held: containerd collects it only some time after the pull has failed.
+        if acted.reason == Reason::Orphaned && pull.pursuit.first.is_none() {
+            self.keeping.keep(now, &self.policy, pull, fx);
+        }
         let call = pull.asker().map(|asker| asker.call);
         pull.pursuit.started(now, attempt, &lever, call, acted.clone());
         let facts = pull.facts();
