@@ -1,5 +1,6 @@
 //! A node with magi, its master, and an API server's part: the stage on which pods are lost while their images are pulled.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -28,7 +29,7 @@ pub struct Stage {
     node: Containerd,
     magi: Magi,
     master: Master,
-    seeds: std::sync::atomic::AtomicU64,
+    seeds: AtomicU64,
     /// The pushed policy is kept here.
     _state: tempfile::TempDir,
 }
@@ -104,9 +105,14 @@ impl Stage {
         )
     }
 
-    /// A new image that nobody has.
+    /// Where images come from.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// A new image that nobody has, good, and of six seconds.
     pub fn image(&self, name: &str) -> Result<String> {
-        let seed = self.seeds.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let seed = self.seeds.fetch_add(1, Ordering::Relaxed);
         let layer = Layer::random(seed, SIZE, Compression::None)?;
         let reference = self
             .registry
@@ -118,6 +124,11 @@ impl Stage {
     /// The pod is created on the node, and its image, a new one, is pulled.
     pub fn pull(&self, pod: Pod) -> Result<Pulling> {
         let reference = self.image(&pod.name)?;
+        self.pull_created(pod, reference)
+    }
+
+    /// The pod is created on the node, and this image is pulled for it.
+    pub fn pull_created(&self, pod: Pod, reference: String) -> Result<Pulling> {
         self.tell(&master::created(&pod, &reference))?;
         Ok(self.pull_image(pod, reference))
     }

@@ -129,11 +129,12 @@ impl Figure {
                     min,
                     median,
                     p95,
+                    p99,
                     max,
                 } = series.summary;
                 let _ = write!(
                     text,
-                    "\n    {:<28} median {median:>8.2} {:<6} min {min:.2}, p95 {p95:.2}, max {max:.2}  ({count})",
+                    "\n    {:<28} median {median:>8.2} {:<6} min {min:.2}, p95 {p95:.2}, p99 {p99:.2}, max {max:.2}  ({count})",
                     series.what, series.unit
                 );
             }

@@ -9,6 +9,7 @@ mod figure;
 mod idle;
 mod machine;
 mod options;
+mod orphan;
 mod process_cost;
 mod sandbox;
 mod stats;
@@ -57,6 +58,7 @@ fn run(options: &Options) -> Result<bool> {
             match what {
                 What::Abort => abort::measure(options).await.map(|figure| vec![figure]),
                 What::Throughput => throughput::measure(options).await.map(|figure| vec![figure]),
+                What::Orphan => orphan::measure(options).await.map(|figure| vec![figure]),
                 What::Idle => idle::measure(options).await,
                 What::Verify => verify::measure(options).await.map(|figure| vec![figure]),
                 What::Sandbox => sandbox::measure(options).await.map(|figure| vec![figure]),

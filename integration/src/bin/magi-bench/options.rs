@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// How to call it.
 pub(crate) const USAGE: &str = "\
-usage: magi-bench [--quick] [--check] [--only abort|throughput|idle|sandbox|verify]...
+usage: magi-bench [--quick] [--check] [--only abort|orphan|throughput|idle|sandbox|verify]...
 
   --quick   few rounds, a small image, ten seconds of idling: for trying it out, not for figures
   --check   end with an error if a goal is missed
@@ -17,6 +17,8 @@ Results go to bench/*.json in cargo's target folder, those of --quick to bench/q
 pub(crate) enum What {
     /// From the first byte of a layer to the end of the pull.
     Abort,
+    /// From the API server's word that a pod is gone to the end of its pull.
+    Orphan,
     /// A good pull, with magi and without.
     Throughput,
     /// Processor and memory.
@@ -39,6 +41,11 @@ impl Options {
     /// Stopped pulls of each kind.
     pub(crate) fn abort_rounds(&self) -> usize {
         if self.quick { 3 } else { 21 }
+    }
+
+    /// Pods that are deleted in the middle of their pulls, for each way in which the master hears of it.
+    pub(crate) fn orphan_rounds(&self) -> usize {
+        if self.quick { 5 } else { 100 }
     }
 
     /// Complete pulls with magi, and as many without.
@@ -88,6 +95,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Option<Opt
                 let what = args.next().ok_or("--only needs a name")?;
                 options.what.push(match what.as_str() {
                     "abort" => What::Abort,
+                    "orphan" => What::Orphan,
                     "throughput" => What::Throughput,
                     "idle" => What::Idle,
                     "sandbox" => What::Sandbox,
@@ -102,6 +110,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Option<Opt
     if options.what.is_empty() {
         options.what = vec![
             What::Abort,
+            What::Orphan,
             What::Throughput,
             What::Idle,
             What::Sandbox,
@@ -124,6 +133,7 @@ mod tests {
         let all = of(&[]).expect("fine").expect("options");
         let expected = [
             What::Abort,
+            What::Orphan,
             What::Throughput,
             What::Idle,
             What::Sandbox,
