@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// How to call it.
 pub(crate) const USAGE: &str = "\
-usage: magi-bench [--quick] [--check] [--only abort|orphan|throughput|idle|sandbox|verify]...
+usage: magi-bench [--quick] [--check] [--only abort|orphan|intake|throughput|idle|sandbox|verify]...
 
   --quick   few rounds, a small image, ten seconds of idling: for trying it out, not for figures
   --check   end with an error if a goal is missed
@@ -19,6 +19,8 @@ pub(crate) enum What {
     Abort,
     /// From the API server's word that a pod is gone to the end of its pull.
     Orphan,
+    /// Audit logs, read by magi-master and by the seed's line of grep and jq.
+    Intake,
     /// A good pull, with magi and without.
     Throughput,
     /// Processor and memory.
@@ -46,6 +48,16 @@ impl Options {
     /// Pods that are deleted in the middle of their pulls, for each way in which the master hears of it.
     pub(crate) fn orphan_rounds(&self) -> usize {
         if self.quick { 5 } else { 100 }
+    }
+
+    /// Bytes of audit log that are read, at least.
+    pub(crate) fn intake_bytes(&self) -> u64 {
+        if self.quick { 40_000_000 } else { 300_000_000 }
+    }
+
+    /// How often they are read, by each.
+    pub(crate) fn intake_rounds(&self) -> usize {
+        if self.quick { 1 } else { 5 }
     }
 
     /// Complete pulls with magi, and as many without.
@@ -96,6 +108,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Option<Opt
                 options.what.push(match what.as_str() {
                     "abort" => What::Abort,
                     "orphan" => What::Orphan,
+                    "intake" => What::Intake,
                     "throughput" => What::Throughput,
                     "idle" => What::Idle,
                     "sandbox" => What::Sandbox,
@@ -111,6 +124,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Option<Opt
         options.what = vec![
             What::Abort,
             What::Orphan,
+            What::Intake,
             What::Throughput,
             What::Idle,
             What::Sandbox,
@@ -134,6 +148,7 @@ mod tests {
         let expected = [
             What::Abort,
             What::Orphan,
+            What::Intake,
             What::Throughput,
             What::Idle,
             What::Sandbox,

@@ -93,8 +93,8 @@ async fn on(line: Line, options: &Options) -> Result<Run> {
         samples.extend(ended);
     }
     Ok(Run {
-        line: line.to_string(),
-        containerd: version,
+        line: Some(line.to_string()),
+        containerd: Some(version),
         series,
         goals,
         notes: json!({ "declared_bytes": DECLARED, "bytes_per_second": RATE, "sent_before": UNDER_WAY }),

@@ -46,8 +46,8 @@ pub(crate) async fn measure(options: &Options) -> Result<Figure> {
         load_before,
         load_after: machine::load(),
         runs: vec![Run {
-            line: Line::V2.to_string(),
-            containerd: version,
+            line: Some(Line::V2.to_string()),
+            containerd: Some(version),
             series: vec![Series {
                 what: "start to exit",
                 unit: "ms",
