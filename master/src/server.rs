@@ -52,7 +52,7 @@ pub struct Intake {
 #[derive(Debug)]
 pub struct Master {
     server: Server,
-    publisher: Publisher,
+    publisher: Arc<Publisher>,
     counters: Arc<Counters>,
     stop: CancellationToken,
 }
@@ -69,16 +69,16 @@ impl Master {
     ) -> Result<Self, RunError> {
         let counters = intake.counters;
         files::folder(&settings.state).map_err(RunError::State)?;
-        let mut publisher = Publisher::open(&settings.policy, &settings.state, Arc::clone(&counters))
+        let publisher = Publisher::open(settings.policy.as_deref(), &settings.state, Arc::clone(&counters))
             .map_err(RunError::Policy)?;
+        let publisher = Arc::new(publisher);
         publisher.look(Timestamp::now());
         let switchboard = Switchboard::open(&settings.state).map_err(RunError::Switch)?;
         let store = Store::open(settings::store(settings), Arc::clone(&counters)).map_err(RunError::Store)?;
         let parts = Parts {
             verdicts: intake.verdicts,
             standing: intake.standing,
-            policy: publisher.sender(),
-            policy_problem: publisher.problems(),
+            policies: Arc::clone(&publisher),
             switchboard: Arc::new(switchboard),
             store,
             counters: Arc::clone(&counters),
