@@ -82,6 +82,7 @@ impl World {
                 keep: 2,
                 age: Duration::from_secs(3600),
             },
+            None,
             Arc::clone(&counters),
         )
         .unwrap();

@@ -36,7 +36,7 @@ fn place(args: &MasterArgs) -> Result<(String, String), Failure> {
         (Some(address), _) => (address.clone(), None),
         (None, Some(path)) => {
             let settings = magi_config::load_settings(path)
-                .map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+                .map_err(|error| Failure::verbatim(Exit::Failed, error.to_string()))?;
             let link = settings.master.ok_or_else(no_master)?;
             (link.address, Some(link.server_name))
         }

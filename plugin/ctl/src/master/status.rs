@@ -69,9 +69,9 @@ pub(crate) async fn switch(engaged: bool, args: SwitchArgs) -> Result<Exit, Fail
     let _nothing_more_to_print = if args.json {
         print_json(&switch)?
     } else if engaged {
-        say("The kill switch is on: nothing is stopped any more, whatever the policy says.")?
+        say("The kill switch is on; `magictl master status` shows how many nodes have heard of it.")?
     } else {
-        say("The kill switch is off: the policy decides.")?
+        say("The kill switch is off; `magictl master status` shows how many nodes have heard of it.")?
     };
     Ok(Exit::Done)
 }

@@ -2,6 +2,8 @@
 
 mod cases;
 mod read;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
