@@ -51,9 +51,12 @@ pub struct ContainerdSettings {
 
 /// How operators reach the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ControlSettings {
     /// The socket that the agent listens on.
     pub socket: PathBuf,
+    /// While this file is there, nothing is stopped.
+    pub kill_switch: PathBuf,
 }
 
 /// The audit log.
@@ -206,6 +209,7 @@ impl Default for Settings {
             policy: "/etc/magi/policy.yaml".into(),
             control: ControlSettings {
                 socket: "/run/magi/node.sock".into(),
+                kill_switch: "/var/lib/magi/kill-switch".into(),
             },
             audit: AuditSettings {
                 path: "/var/log/magi/audit.jsonl".into(),

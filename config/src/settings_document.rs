@@ -97,6 +97,8 @@ section! {
     struct RawControl {
         /// The socket that the agent listens on. Only root may connect.
         "socket" socket: SocketPath = Yaml("/run/magi/node.sock");
+        /// While this file is there, nothing is stopped: `touch` it to switch magi off, whatever else works or not.
+        "killSwitch" kill_switch: FilePath = Yaml("/var/lib/magi/kill-switch");
     }
 }
 
@@ -212,6 +214,7 @@ fn check(raw: RawSettings, sink: &mut Sink) -> Option<Settings> {
         control: match raw.control.value() {
             Some(raw) => ControlSettings {
                 socket: raw.socket.value().map_or(control.socket, |path| path.0),
+                kill_switch: raw.kill_switch.value().map_or(control.kill_switch, |path| path.0),
             },
             None => control,
         },
@@ -322,6 +325,7 @@ fn check_paths_differ(raw: &RawSettings, sink: &mut Sink) {
     if let Some(Given {
         value: RawControl {
             socket: Said::Given(socket),
+            ..
         },
         ..
     }) = raw.control.given()

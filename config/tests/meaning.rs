@@ -302,7 +302,7 @@ fn the_revision_names_the_text_and_not_how_an_editor_saves_it() {
 fn settings_are_typed() {
     let settings = parse_settings(
         "settings.yaml",
-        "containerd: { address: /c.sock, namespaces: [moby, k8s.io] }\npolicy: /p\ncontrol: { socket: /s }\n\
+        "containerd: { address: /c.sock, namespaces: [moby, k8s.io] }\npolicy: /p\ncontrol: { socket: /s, killSwitch: /k }\n\
          audit: { path: /a, rotate: 1MB, keep: 9 }\nlog: { level: trace, format: json }\n\
          probes: { mode: off, btf: /b }\nrequests: { mode: off }\nnri: { mode: off, socket: /n }\nresolver: { mode: on, \
          deadline: 2s, insecure: ['a.example:5000'], credentials: /d }\npoll: { active: 1.5s, idle: 1m }\ntrace: /t\ntraceMax: 1GiB\n\
@@ -314,7 +314,7 @@ fn settings_are_typed() {
         json!({
             "containerd": { "address": "/c.sock", "namespaces": ["moby", "k8s.io"] },
             "policy": "/p",
-            "control": { "socket": "/s" },
+            "control": { "socket": "/s", "killSwitch": "/k" },
             "audit": { "path": "/a", "rotate": 1_000_000, "keep": 9 },
             "log": { "level": "trace", "format": "json" },
             "probes": { "mode": "off", "btf": "/b" },

@@ -18,6 +18,8 @@ use crate::wait;
 const READY_WITHIN: Duration = Duration::from_secs(20);
 const STEP: Duration = Duration::from_millis(5);
 
+const KILL_SWITCH: &str = "kill-switch";
+
 /// How to run it.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -102,11 +104,12 @@ impl Magi {
             None => "nri: { mode: off }\n".to_owned(),
         };
         let settings = format!(
-            "version: 1\ncontainerd: {{ address: {} }}\npolicy: {}\ncontrol: {{ socket: {} }}\n\
+            "version: 1\ncontainerd: {{ address: {} }}\npolicy: {}\ncontrol: {{ socket: {}, killSwitch: {} }}\n\
              audit: {{ path: {}, rotate: {} }}\nprobes: {{ mode: {}, btf: {} }}\nlog: {{ level: debug }}\nrequests: {{ mode: {requests} }}\n{trace}{nri}{}",
             address.display(),
             path("policy.yaml").display(),
             path("run/node.sock").display(),
+            path(KILL_SWITCH).display(),
             path("audit/audit.jsonl").display(),
             options.rotate,
             if options.probes { "auto" } else { "off" },
@@ -156,6 +159,11 @@ impl Magi {
     /// The last lines of its log.
     pub fn log_tail(&self, lines: usize) -> String {
         self.process.log_tail(lines)
+    }
+
+    /// The file that switches it off while it is there.
+    pub fn kill_switch(&self) -> PathBuf {
+        self.dir.path().join(KILL_SWITCH)
     }
 
     /// All of its log.

@@ -9,6 +9,7 @@ use magi_engine::action::{Answer, LeverOutcome};
 use magi_engine::event::Question;
 use magi_engine::ids::{AttemptId, RequestId};
 use magi_engine::policy::Policy;
+use magi_engine::switch::KillSwitch;
 use magi_engine::trace::Line;
 use magi_engine::{Action, AuditRecord, Effects, Engine, Event, Lever, Time};
 use magi_master_api::message::AuditMark;
@@ -57,6 +58,8 @@ pub(crate) struct Core {
     pub(crate) attached: watch::Receiver<Option<Attached>>,
     pub(crate) wishes: Wishes,
     pub(crate) sources: watch::Sender<Sources>,
+    /// Who holds the kill switch.
+    pub(crate) switch: watch::Sender<KillSwitch>,
 }
 
 /// Which sources the engine counts on, for the status.
@@ -134,6 +137,13 @@ impl Core {
         }
         let recorded = self.recorder.as_ref().map(|_| event.clone());
         state.engine.handle(now, event, &mut state.effects);
+        self.switch.send_if_modified(|before| {
+            let changed = before != state.engine.kill_switch();
+            if changed {
+                before.clone_from(state.engine.kill_switch());
+            }
+            changed
+        });
         let actions = state.effects.take();
         if let (Some(recorder), Some(event)) = (&mut self.recorder, recorded)
             && let Err(error) = recorder.record(&Line {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::Context as _;
 use magi_config::{MasterLinkSettings, ProbeMode, Settings};
 use magi_engine::policy::Policy;
+use magi_engine::switch::KillSwitch;
 use magi_engine::{Source, Time};
 use magi_master_api::client::NodeClient;
 use magi_master_api::message::NodeFacts;
@@ -30,8 +31,8 @@ use crate::levers::{Remover, Sockets};
 use crate::policies::Policies;
 use crate::recorder::Recorder;
 use crate::sources::containerd::Attached;
-use crate::sources::master::Kept;
-use crate::sources::{containerd, kernel, master, nri, requests, socket_table};
+use crate::sources::master::{Held, Kept};
+use crate::sources::{containerd, kernel, master, nri, requests, socket_table, switch};
 
 /// Questions that may wait for the engine.
 const MAX_ASKED: usize = 64;
@@ -84,6 +85,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let (attach, attached) = watch::channel(None);
     let (sources, sources_up) = watch::channel(Sources::default());
     let (policy_said, policy_in_force) = watch::channel(PolicyStatus::of(&Policy::default()));
+    let (switched, kill_switch) = watch::channel(KillSwitch::default());
     let (level, probes_running) = watch::channel(kernel::NOT_LOADED);
     let (push, mut pushes) = mpsc::channel(MAX_PUSHED);
     let lost = Arc::new(AtomicU64::new(0));
@@ -112,6 +114,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         watched: watched.clone(),
         verifier: watch::Sender::default(),
         policy: policy_in_force,
+        kill_switch,
         lost: Arc::clone(&lost),
     };
 
@@ -127,6 +130,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         attached: attached.clone(),
         wishes: Wishes { look, list },
         sources,
+        switch: switched,
     };
     tasks.spawn(core.run(Inputs {
         events,
@@ -167,9 +171,11 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
             attached: attached.clone(),
             up: sources_up,
             watched,
+            held: Held::in_folder(&link.state),
         };
         tasks.spawn(master::run(client_of(link, policies.pushed()), ties));
     }
+    tasks.spawn(switch::run(settings.control.kill_switch.clone(), inbox.clone()));
     let config = containerd::Config {
         address: settings.containerd.address.clone(),
         namespaces: settings.containerd.namespaces.clone(),
@@ -219,6 +225,7 @@ struct StatusBoard {
     watched: Vec<Source>,
     verifier: watch::Sender<VerifierStatus>,
     policy: watch::Receiver<PolicyStatus>,
+    kill_switch: watch::Receiver<KillSwitch>,
     lost: Arc<AtomicU64>,
 }
 
@@ -245,6 +252,12 @@ impl StatusBoard {
             sources: self.watched.iter().copied().map(source).collect(),
             verifier: self.verifier.borrow().clone(),
             policy: self.policy.borrow().clone(),
+            kill_switch: self
+                .kill_switch
+                .borrow()
+                .holders()
+                .map(|(holder, by)| (holder, by.to_owned()))
+                .collect(),
             audit: self.audit.display().to_string(),
             lost_records: self.lost.load(Ordering::Relaxed),
             trace: self.trace,

@@ -256,6 +256,20 @@ static __always_inline struct dentry *first_alias(struct inode *inode)
 	return (struct dentry *)((char *)node - offset);
 }
 
+/*
+ * Whether the goroutine writes a file that was removed while it was open, as garbage collection does to an ingest that
+ * lost its lease before its first byte came. Removing a file changes it too, but does not make it grow.
+ */
+static __always_inline int grows_nameless(struct goroutine *goroutine, struct inode *inode, const struct file_key *file)
+{
+	__s64 size = BPF_CORE_READ(inode, i_size);
+	if (same_file(&goroutine->nameless, file) && size > goroutine->nameless_size)
+		return 1;
+	goroutine->nameless = *file;
+	goroutine->nameless_size = size;
+	return 0;
+}
+
 /* The watched process is changing `inode`. */
 static __always_inline void on_touch(const struct caller *caller, struct inode *inode)
 {
@@ -276,8 +290,8 @@ static __always_inline void on_touch(const struct caller *caller, struct inode *
 		.set = 1,
 	};
 	int is_own_data = same_file(&goroutine->data, &file);
-	/* Removing a file changes it too, but feeds nothing; bytes into an unlinked file still count. */
-	if (!is_own_data && BPF_CORE_READ(inode, i_nlink) == 0)
+	/* Bytes into a file without a name still count. */
+	if (!is_own_data && BPF_CORE_READ(inode, i_nlink) == 0 && !grows_nameless(goroutine, inode, &file))
 		return;
 	if (same_file(&goroutine->seen, &file) && goroutine->seen_directory == (__u64)directory) {
 		if (!goroutine->seen_is_data)

@@ -48,6 +48,9 @@ struct goroutine {
 	/* The `data` file this goroutine writes, if any, and its size when last looked at. */
 	struct file_key data;
 	__s64 data_size;
+	/* A file without a name that it changed last, and its size then. */
+	struct file_key nameless;
+	__s64 nameless_size;
 	/* The socket it read last, the bytes of that run, and where to speak next. */
 	__u64 cookie;
 	__u64 run;

@@ -1,7 +1,10 @@
 //! How the node does, for people and for checks.
 
+use std::collections::BTreeMap;
+
 use magi_engine::ids::{Digest, ImageName};
 use magi_engine::policy::{Mode, Policy, RuleVerdict};
+use magi_engine::switch::SwitchHolder;
 use magi_engine::{Source, Time};
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +28,9 @@ pub struct NodeStatus {
     pub verifier: VerifierStatus,
     /// The policy in force.
     pub policy: PolicyStatus,
+    /// Who holds the kill switch, and what they said; while anybody does, nothing is stopped.
+    #[serde(default)]
+    pub kill_switch: BTreeMap<SwitchHolder, String>,
     /// Where the audit records go.
     pub audit: String,
     /// Kernel records lost since the start.

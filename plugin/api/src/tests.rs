@@ -11,6 +11,7 @@ use magi_engine::event::Question;
 use magi_engine::ids::{LeaseId, LeaseKey, PullId, RepositoryName};
 use magi_engine::policy::Policy;
 use magi_engine::report::{PullReport, Report, Stage};
+use magi_engine::switch::SwitchHolder;
 use magi_engine::{Source, Time};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -71,6 +72,7 @@ fn status() -> NodeStatus {
         }],
         verifier: VerifierStatus::default(),
         policy: PolicyStatus::of(&Policy::default()),
+        kill_switch: [(SwitchHolder::Node, "the file /k".to_owned())].into(),
         audit: "/a.jsonl".to_owned(),
         lost_records: 7,
         trace: false,

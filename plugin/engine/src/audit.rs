@@ -8,6 +8,7 @@ use crate::evidence::{Evidence, Reason, Source};
 use crate::ids::{AttemptId, Digest, ImageName, IngestRef, LeaseKey, PullId, RepositoryName, SocketName};
 use crate::owner::Owner;
 use crate::policy::Mode;
+use crate::switch::SwitchHolder;
 
 /// Version of the records' form; raised when a field changes its meaning or goes away.
 pub const SCHEMA: &str = "magi.audit/1";
@@ -150,6 +151,15 @@ pub enum Entry {
         /// Whether it works now.
         up: bool,
     },
+    /// The kill switch was set.
+    KillSwitch {
+        /// Whose hold of it.
+        holder: SwitchHolder,
+        /// Nothing is stopped from now on.
+        engaged: bool,
+        /// Who set it, and why.
+        by: String,
+    },
     /// A policy took effect.
     PolicyInForce {
         /// Its mode where no rule matches; none: exempt.
@@ -215,6 +225,13 @@ impl fmt::Display for Entry {
             Self::Forgotten { what } => write!(f, "forgotten: {what}"),
             Self::SourceChanged { source, up } => {
                 write!(f, "source {source} {}", if *up { "works" } else { "is gone" })
+            }
+            Self::KillSwitch { holder, engaged, by } => {
+                write!(
+                    f,
+                    "kill switch of the {holder} {}: {by}",
+                    if *engaged { "on" } else { "off" }
+                )
             }
             Self::PolicyInForce {
                 mode: Some(mode),

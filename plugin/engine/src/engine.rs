@@ -32,6 +32,7 @@ use crate::pull::Pull;
 use crate::questions::{Questions, Waiting};
 use crate::report::{PullReport, Report};
 use crate::requests::Requests;
+use crate::switch::KillSwitch;
 use crate::ties::Ties;
 use crate::time::Time;
 
@@ -53,6 +54,7 @@ pub struct Engine {
     images: Images,
     orphans: Orphans,
     accounts: Accounts,
+    switch: KillSwitch,
     refusals: BTreeMap<Digest, verify::Refusals>,
     aftermaths: BTreeMap<PullId, Aftermath>,
     ended: VecDeque<PullReport>,
@@ -115,6 +117,7 @@ impl Engine {
             Event::PodsListed { pods } => self.pods_listed(pods, fx),
             Event::PodSeen { pod } => self.pod_seen(pod, fx),
             Event::PodGone { sandbox } => self.pods.gone(&sandbox),
+            Event::KillSwitch { holder, engaged, by } => self.switched(holder, engaged, by, fx),
             Event::PodLost { lost } => self.pod_lost(now, lost, fx),
             Event::ManifestResolved { manifest } => self.images.learn(&manifest),
             Event::Asked { request, question } => self.asked(now, request, question, fx),
@@ -152,6 +155,12 @@ impl Engine {
                 Vec::new()
             },
         }
+    }
+
+    /// Who holds the kill switch.
+    #[must_use]
+    pub fn kill_switch(&self) -> &KillSwitch {
+        &self.switch
     }
 
     fn report_of(&self, pull: &Pull, ended: Option<Time>) -> PullReport {

@@ -11,6 +11,7 @@ use crate::ids::{
 use crate::manifest::Manifest;
 use crate::owner::{LostPod, NodePod, PullRequest, RequestEnd};
 use crate::policy::Policy;
+use crate::switch::SwitchHolder;
 use crate::time::Time;
 
 /// Something happened outside, or a lever came back.
@@ -116,6 +117,15 @@ pub enum Event {
         /// It.
         sandbox: SandboxId,
     },
+    /// Somebody takes hold of the kill switch, or lets go of it. Counts whatever source is up or down.
+    KillSwitch {
+        /// Whose hold.
+        holder: SwitchHolder,
+        /// Nothing may be stopped from now on, whatever the policy says.
+        engaged: bool,
+        /// Who set it, and why, in words.
+        by: String,
+    },
     /// The master says that a pod's pulls have lost their reason.
     PodLost {
         /// It.
@@ -173,6 +183,7 @@ impl Event {
             | Self::PodLost { .. }
             | Self::Asked { .. }
             | Self::LeverDone { .. }
+            | Self::KillSwitch { .. }
             | Self::Tick => false,
         }
     }

@@ -118,6 +118,11 @@ impl Images {
         self.denied.retain(|digest, _| self.denials.contains_key(digest));
     }
 
+    /// Whether any digest is denied.
+    pub(crate) fn denies_any(&self) -> bool {
+        !self.denials.is_empty()
+    }
+
     /// When the next denial ends.
     pub(crate) fn next_expiry(&self) -> Option<Time> {
         self.denials.values().map(|denial| denial.until).min()

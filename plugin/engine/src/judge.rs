@@ -24,6 +24,8 @@ pub(crate) struct Law<'a> {
     pub(crate) images: &'a Images,
     pub(crate) accounts: &'a Accounts,
     pub(crate) orphans: &'a Orphans,
+    /// The kill switch is on: whatever is condemned is only observed.
+    pub(crate) halted: bool,
 }
 
 /// One way in which the policy condemns.
@@ -37,6 +39,17 @@ struct Condemnation {
 impl Law<'_> {
     /// Judges `pull` anew. What a person asked for stands, unless the policy wanted the same before.
     pub(crate) fn judge(&self, pull: &Pull) -> Option<Verdict> {
+        self.judged(pull).map(|verdict| self.if_allowed(verdict))
+    }
+
+    fn if_allowed(&self, verdict: Verdict) -> Verdict {
+        Verdict {
+            mode: if self.halted { Mode::Observe } else { verdict.mode },
+            ..verdict
+        }
+    }
+
+    fn judged(&self, pull: &Pull) -> Option<Verdict> {
         let by_policy = self.by_policy(pull);
         let Some(actor) = &pull.asked else {
             return by_policy;
@@ -73,7 +86,7 @@ impl Law<'_> {
             .hypotheses()
             .into_iter()
             .flat_map(|asker| images.iter().map(move |image| (asker, *image)));
-        unanimous(cases.flat_map(|(asker, image)| {
+        let verdict = unanimous(cases.flat_map(|(asker, image)| {
             let manifest = image
                 .map(|image| &image.manifest)
                 .filter(|manifest| *manifest != digest);
@@ -93,7 +106,8 @@ impl Law<'_> {
                         .or_else(|| by_size(&way, image))
                 })
                 .collect::<Vec<_>>()
-        }))
+        }));
+        verdict.map(|verdict| self.if_allowed(verdict))
     }
 
     fn by_policy(&self, pull: &Pull) -> Option<Verdict> {
@@ -138,6 +152,9 @@ impl Law<'_> {
                     }
                 })
                 .collect::<Vec<_>>()
+        let asked = pull.asker().map(|asker| Evidence::AskedFor {
+            image: asker.request.image.clone(),
+            pod: asker.request.pod.clone(),
         });
         ways.collect()
     }

@@ -18,6 +18,7 @@ pub mod owner;
 pub mod policy;
 pub mod reference;
 pub mod report;
+pub mod switch;
 pub mod time;
 pub mod trace;
 

@@ -4,6 +4,7 @@
 //! verdict, and the pursuit of that verdict. Nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::audit::PullFacts;
 use crate::bounds::{
@@ -17,7 +18,7 @@ use crate::pods::Ownership;
 use crate::policy::Mode;
 use crate::pursuit::Pursuit;
 use crate::report::{LayerReport, PullReport, Stage, VerdictReport};
-use crate::requests::Owners;
+use crate::requests::{Asker, Owners};
 use crate::time::Time;
 
 /// A pull in flight.
@@ -32,6 +33,8 @@ pub(crate) struct Pull {
     pub(crate) shown: Option<Time>,
     /// Who may have asked for it.
     pub(crate) owners: Owners,
+    /// The only request that was seen and may be its own; somebody unseen may have made the lease all the same.
+    pub(crate) likely: Option<Arc<Asker>>,
     /// The same for people.
     pub(crate) ownership: Ownership,
     pub(crate) declared: Declared,
@@ -75,6 +78,11 @@ pub(crate) struct Verdict {
 }
 
 impl Pull {
+    /// Whose request it is, or most likely is: that one's end shows the end of the pull.
+    pub(crate) fn asker(&self) -> Option<&Asker> {
+        self.owners.known().or(self.likely.as_deref())
+    }
+
     pub(crate) fn new(id: PullId, lease: LeaseKey, since: Time) -> Self {
         Self {
             id,
@@ -83,6 +91,7 @@ impl Pull {
             created: None,
             shown: None,
             owners: Owners::default(),
+            likely: None,
             ownership: Ownership::default(),
             declared: Declared::default(),
             manifests: BTreeMap::new(),

@@ -28,7 +28,7 @@ const CRI_NAMESPACE: &str = "k8s.io";
 /// How far the clocks of the kernel's records and of containerd's leases may differ.
 const CLOCKS_DIFFER: Duration = Duration::from_micros(500);
 /// Within this time a request has its lease (a few milliseconds measured; containerd's database may be busy).
-const LEASE_WITHIN: Duration = Duration::from_millis(10);
+const LEASE_WITHIN: Duration = Duration::from_millis(30);
 /// Within this time a question for an image's status is answered, from containerd's memory.
 const STATUS_WITHIN: Duration = Duration::from_millis(50);
 /// How long after a span of unseen requests a lease may still come from one of them.
@@ -99,6 +99,15 @@ impl Call {
             !self.asker.request.certain && self.ended.or(latest_look) < Some(self.at.after(STATUS_WITHIN));
         self.has_shown && !may_be_status
     }
+}
+
+/// What is concluded of one pull.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    pub(crate) owners: Owners,
+    /// The only open request that was seen and may be its own, while no other pull may be that one's. Whether somebody
+    /// unseen has made the lease is not known yet.
+    pub(crate) likely: Option<Arc<Asker>>,
 }
 
 /// A pull as the join sees it.
@@ -348,12 +357,21 @@ impl Requests {
     }
 
     /// Who may have asked for each of these pulls, and for those that ended lately.
-    pub(crate) fn join(&self, pulls: impl Iterator<Item = Candidate>) -> BTreeMap<PullId, Owners> {
+    pub(crate) fn join(&self, pulls: impl Iterator<Item = Candidate>) -> BTreeMap<PullId, Joined> {
         let pulls: Vec<Candidate> = self.gone.iter().cloned().chain(pulls).collect();
         let calls: Vec<&Call> = self.calls.values().collect();
         let edges = self.edges(&pulls, &calls);
         let found = self.found(&pulls, &calls, &edges);
         let asker = |index: &usize| calls.get(*index).map(|call| Arc::clone(&call.asker));
+        let likely = |index: usize| {
+            let only = sole(edges.get(index)?)?;
+            let rivals = edges.iter().filter(|others| others.contains(only)).count();
+            let is_open = calls
+                .get(*only)
+                .is_some_and(|call| call.ended.is_none() && call.asker.request.certain);
+            let may_be_unseen = pulls.get(index).is_none_or(|pull| self.is_unseen(pull, &calls));
+            (is_open && rivals == 1 && !may_be_unseen).then(|| asker(only))?
+        };
         let owners = |found: &matching::Found| match found {
             matching::Found::One(call) => asker(call).map_or(Owners::Unknown, Owners::Known),
             matching::Found::OneOf(calls) => Owners::OneOf(calls.iter().filter_map(asker).collect()),
@@ -362,7 +380,14 @@ impl Requests {
         pulls
             .iter()
             .zip(&found)
-            .map(|(pull, found)| (pull.id, owners(found)))
+            .enumerate()
+            .map(|(index, (pull, found))| {
+                let joined = Joined {
+                    owners: owners(found),
+                    likely: likely(index),
+                };
+                (pull.id, joined)
+            })
             .collect()
     }
 
@@ -454,6 +479,11 @@ fn is_in_time(pull: &Candidate, call: &Call, clocks_differ: Duration) -> bool {
         }
     };
     began && in_time
+}
+
+/// The one thing in there, if it is one.
+fn sole(set: &BTreeSet<usize>) -> Option<&usize> {
+    set.first().filter(|_| set.len() == 1)
 }
 
 fn same_image(image: &ImageName, reference: &Reference) -> bool {

@@ -12,4 +12,5 @@ mod owning;
 mod pursuing;
 mod random;
 mod scene;
+mod switching;
 mod world;

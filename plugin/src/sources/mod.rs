@@ -7,3 +7,4 @@ pub(crate) mod master;
 pub(crate) mod nri;
 pub(crate) mod requests;
 pub(crate) mod socket_table;
+pub(crate) mod switch;

@@ -3,9 +3,12 @@
 #![expect(unsafe_code, reason = "only inline assembly can choose the register")]
 
 use std::arch::asm;
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// An imitated goroutine; the number stands for its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,12 +19,14 @@ mod number {
     pub(super) const READ: i64 = 0;
     pub(super) const WRITE: i64 = 1;
     pub(super) const CLOSE: i64 = 3;
+    pub(super) const UNLINKAT: i64 = 263;
 }
 #[cfg(target_arch = "aarch64")]
 mod number {
     pub(super) const READ: i64 = 63;
     pub(super) const WRITE: i64 = 64;
     pub(super) const CLOSE: i64 = 57;
+    pub(super) const UNLINKAT: i64 = 35;
 }
 
 impl Goroutine {
@@ -53,6 +58,15 @@ impl Goroutine {
             )
         };
         assert_eq!(result.expect("a write"), bytes.len());
+    }
+
+    /// Removes a file by its absolute path.
+    pub(crate) fn unlink(self, path: &Path) {
+        assert!(path.is_absolute());
+        let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+        // SAFETY: the path is absolute, so the folder's descriptor does not count, and it ends with a zero byte.
+        let result = unsafe { call(self.0, number::UNLINKAT, -1, path.as_ptr().expose_provenance(), 0) };
+        result.expect("an unlink");
     }
 
     pub(crate) fn close(self, file: File) {

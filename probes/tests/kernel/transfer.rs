@@ -248,6 +248,61 @@ fn a_transfer_that_began_before_is_learnt() {
 }
 
 #[test]
+fn bytes_into_an_ingest_that_was_removed_before_the_first_one_are_seen() {
+    let _alone = alone();
+    for level in LEVELS {
+        let Some(mut watcher) = Watcher::new(level) else {
+            return;
+        };
+        let (store, connection) = (Store::new(), Connection::plain());
+        let cookie = connection.cookie();
+        // Somebody left it behind, and this writer goes on with it: nothing is written until bytes have come.
+        let (ingest, data) = store.open(OTHER, b'c');
+        drop(data);
+        let path = ingest.path.join("data");
+        let data = File::options().write(true).open(&path).unwrap();
+        fs::remove_dir_all(&ingest.path).unwrap();
+        connection.request(TRANSPORT);
+        let mut buffer = vec![0; MIB / 4];
+        for _ in 0..3 {
+            connection.fill(COPY, &mut buffer);
+            COPY.write(&data, &buffer);
+        }
+        watcher.until("a feed", |seen| seen.feed(cookie).is_some());
+        assert_eq!(watcher.feed(cookie).unwrap().directory, ingest.directory);
+    }
+}
+
+#[test]
+fn removing_an_ingest_is_no_writing() {
+    let _alone = alone();
+    for level in LEVELS {
+        let Some(mut watcher) = Watcher::new(level) else {
+            return;
+        };
+        let (store, connection) = (Store::new(), Connection::plain());
+        let cookie = connection.cookie();
+        let (ingest, data) = store.open(OTHER, b'd');
+        let path = ingest.path.join("data");
+        OTHER.write(&data, b"what was fetched");
+        // Whoever removes an open file changes it, and may read a socket next.
+        COPY.unlink(&path);
+        connection.request(TRANSPORT);
+        let mut buffer = vec![0; MIB / 4];
+        connection.fill(COPY, &mut buffer);
+        watcher.until("the reader", |seen| !seen.of(COPY).is_empty());
+        assert_eq!(watcher.feed(cookie), None);
+        assert!(
+            watcher
+                .of(COPY)
+                .iter()
+                .all(|record| !matches!(record, Record::FileTouched { .. }))
+        );
+        drop(data);
+    }
+}
+
+#[test]
 fn nobody_is_seen_who_is_not_watched() {
     let _alone = alone();
     for level in LEVELS {

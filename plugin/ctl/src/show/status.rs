@@ -40,6 +40,14 @@ pub(crate) fn status(status: &NodeStatus) -> String {
         Mode::Observe => "observe: nothing is stopped".to_owned(),
         Mode::Enforce => format!("{WARN}enforce{WARN:#}"),
     };
+    let holders = status.kill_switch.iter();
+    let switch = match holders
+        .map(|(holder, by)| format!("{holder} ({})", escape::text(by)))
+        .collect::<Vec<_>>()
+    {
+        none if none.is_empty() => "off".to_owned(),
+        some => format!("{WARN}on{WARN:#}: nothing is stopped, by {}", some.join(" and ")),
+    };
     let lost = if status.lost_records == 0 { PLAIN } else { WARN };
 
     let lines = [
@@ -59,6 +67,7 @@ pub(crate) fn status(status: &NodeStatus) -> String {
             "policy",
             format!("{mode}, revision {}", escape::text(&status.policy.revision)),
         ),
+        ("kill switch", switch),
         ("audit", escape::text(&status.audit)),
         ("lost records", format!("{lost}{}{lost:#}", status.lost_records)),
         ("trace", if status.trace { "on" } else { "off" }.to_owned()),

@@ -294,6 +294,7 @@ fn evidence(entry: &Entry) -> &[Evidence] {
         | Entry::ManifestUnreadable { .. }
         | Entry::Forgotten { .. }
         | Entry::SourceChanged { .. }
+        | Entry::KillSwitch { .. }
         | Entry::PolicyInForce { .. } => &[],
     }
 }

@@ -249,6 +249,11 @@ pub(crate) fn status() -> NodeStatus {
             revision: "fake-revision".to_owned(),
             mode: magi_engine::policy::Mode::Enforce,
         },
+        kill_switch: [(
+            magi_engine::switch::SwitchHolder::Master,
+            "anna: too many alarms\u{1b}[2J".to_owned(),
+        )]
+        .into(),
         audit: "/fake/audit.jsonl".to_owned(),
         lost_records: 2,
         trace: true,

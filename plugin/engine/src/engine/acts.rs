@@ -24,6 +24,7 @@ impl Engine {
             images: &self.images,
             accounts: &self.accounts,
             orphans: &self.orphans,
+            halted: self.switch.is_engaged(),
         };
         for pull in self.pulls.values_mut() {
             let passes = pull
@@ -119,8 +120,7 @@ impl Engine {
             && pull.is_before_layers()
             && !pull.has_waited
             && pull
-                .owners
-                .known()
+                .asker()
                 .is_some_and(|asker| asker.request.certain && self.requests.is_open(asker.call))
     }
 
@@ -174,7 +174,7 @@ impl Engine {
         let Some(pull) = self.pulls.get_mut(key) else {
             return;
         };
-        let call = pull.owners.known().map(|asker| asker.call);
+        let call = pull.asker().map(|asker| asker.call);
         pull.pursuit.started(now, attempt, &lever, call, acted.clone());
         let facts = pull.facts();
         self.pull_lever(attempt, lever, facts, &acted, fx);
@@ -182,6 +182,9 @@ impl Engine {
     }
 
     pub(super) fn clean_up(&mut self, id: PullId, lever: Lever, fx: &mut Effects) {
+        if self.switch.is_engaged() {
+            return;
+        }
         let attempt = self.start_flight(Flight::Aftermath(id), fx);
         let Some(aftermath) = self.aftermaths.get_mut(&id) else {
             return;

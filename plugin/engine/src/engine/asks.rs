@@ -8,6 +8,7 @@ use crate::evidence::{Evidence, Reason, Source};
 use crate::flights::Flight;
 use crate::ids::{AttemptId, RequestId};
 use crate::questions::Waiting;
+use crate::switch::SwitchHolder;
 use crate::time::Time;
 
 /// People that the record of a panic names.
@@ -26,6 +27,10 @@ impl Engine {
                     answer(Answer::NoSuchPull);
                     return;
                 };
+                if let Some(why) = self.switch.objection() {
+                    answer(Answer::Failed { why });
+                    return;
+                }
                 if self.questions.wait(request, Waiting::End(pull.id), now) {
                     pull.asked.get_or_insert(actor);
                     pull.changed = true;
@@ -39,12 +44,36 @@ impl Engine {
                 answer(Answer::Pods { pods });
             }
             Question::Panic { actor } => {
-                if self.questions.wait(request, Waiting::Listing { actor }, now) {
+                if let Some(why) = self.switch.objection() {
+                    answer(Answer::Failed { why });
+                } else if self.questions.wait(request, Waiting::Listing { actor }, now) {
                     self.agenda.list_by(now);
                 } else {
                     answer(Answer::Busy);
                 }
             }
+        }
+    }
+
+    /// Somebody sets the kill switch. Who waits for something to be stopped waits in vain, and hears so.
+    pub(super) fn switched(&mut self, holder: SwitchHolder, engaged: bool, by: String, fx: &mut Effects) {
+        if !self.switch.set(holder, engaged, &by) {
+            return;
+        }
+        self.record(fx, None, Entry::KillSwitch { holder, engaged, by });
+        for pull in self.pulls.values_mut() {
+            pull.changed = true;
+        }
+        let Some(why) = self.switch.objection() else {
+            return;
+        };
+        for pull in self.pulls.values_mut() {
+            pull.asked = None;
+        }
+        let in_vain = |waiting: &Waiting| matches!(waiting, Waiting::End(_) | Waiting::Listing { .. });
+        for request in self.questions.take(in_vain) {
+            let answer = Answer::Failed { why: why.clone() };
+            fx.push(Action::Answer { request, answer });
         }
     }
 

@@ -1,6 +1,7 @@
 //! Who asks for what: requests, pods, and what follows for the pulls.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::Engine;
 use crate::action::Effects;
@@ -10,7 +11,7 @@ use crate::evidence::Source;
 use crate::ids::{CallId, PodNamespace, PullId};
 use crate::owner::{LostPod, NodePod, PullRequest, RequestEnd};
 use crate::pull::Pull;
-use crate::requests::{Candidate, Owners};
+use crate::requests::{Candidate, Joined, Owners};
 use crate::time::Time;
 
 impl Engine {
@@ -21,7 +22,13 @@ impl Engine {
         // Some of the labels are as good as none: a rule that names another one would not cover this pod.
         request.labels = request.labels.filter(|labels| labels.len() <= MAX_LABELS);
         self.requests.began(call, at, request);
-        self.agenda.look_by(now.after(LOOK_FIRST));
+        // A pull that was stopped before may come to its layers at once: its documents may still be there.
+        let pause = if self.images.denies_any() {
+            Duration::ZERO
+        } else {
+            LOOK_FIRST
+        };
+        self.agenda.look_by(now.after(pause));
     }
 
     pub(super) fn call_ended(&mut self, now: Time, call: CallId, at: Time, end: RequestEnd) {
@@ -83,15 +90,18 @@ impl Engine {
         }
     }
 
-    fn owners_found(&mut self, joined: &BTreeMap<PullId, Owners>) {
+    fn owners_found(&mut self, joined: &BTreeMap<PullId, Joined>) {
         let nobody = Owners::Unknown;
         let mut changed = false;
         for pull in self.pulls.values_mut() {
-            let owners = joined.get(&pull.id).unwrap_or(&nobody);
-            if pull.owners != *owners {
+            let found = joined.get(&pull.id);
+            let owners = found.map_or(&nobody, |found| &found.owners);
+            let likely = found.and_then(|found| found.likely.clone());
+            if pull.owners != *owners || pull.likely != likely {
+                changed |= pull.owners != *owners;
                 pull.owners = owners.clone();
+                pull.likely = likely;
                 pull.changed = true;
-                changed = true;
             }
             pull.ownership = self.pods.ownership(owners);
         }
@@ -103,8 +113,8 @@ impl Engine {
         }
         // What comes out late is right for those that ended a short while ago, too; also that nothing is known.
         for report in &mut self.ended {
-            if let Some(owners) = joined.get(&report.id) {
-                let ownership = self.pods.ownership(owners);
+            if let Some(found) = joined.get(&report.id) {
+                let ownership = self.pods.ownership(&found.owners);
                 report.owner = ownership.owner;
                 report.owner_candidates = ownership.candidates;
             }
@@ -115,8 +125,9 @@ impl Engine {
     pub(super) fn requests_lost(&mut self) {
         self.requests.lost();
         for pull in self.pulls.values_mut() {
-            if pull.owners != Owners::Unknown {
+            if pull.owners != Owners::Unknown || pull.likely.is_some() {
                 pull.owners = Owners::Unknown;
+                pull.likely = None;
                 pull.ownership = Default::default();
                 pull.changed = true;
             }

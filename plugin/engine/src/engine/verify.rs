@@ -38,6 +38,7 @@ impl Engine {
             images: &self.images,
             accounts: &self.accounts,
             orphans: &self.orphans,
+            halted: self.switch.is_engaged(),
         };
         let known = !self.images.declared(&digest).is_empty();
         let Some(verdict) = law.verify(&image, &digest, &askers) else {

@@ -108,6 +108,7 @@ pub fn judge(policy: &Policy, recorded: &Recorded) -> Opinion {
         images: &Images::default(),
         accounts: &Accounts::default(),
         orphans: &orphans,
+        halted: false,
     };
     let smallest = law.ways(&recorded.pull(Bound::Least), false);
     if let Some(verdict) = unanimous(smallest.into_iter()) {

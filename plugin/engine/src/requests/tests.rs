@@ -32,7 +32,7 @@ fn owner(requests: &mut Requests, pulls: &[Candidate], id: u64) -> Option<CallId
     let looks: BTreeSet<Time> = pulls.iter().filter_map(|pull| pull.shown).collect();
     looks.into_iter().for_each(|look| requests.looked(look));
     let joined = requests.join(pulls.iter().cloned());
-    joined[&PullId(id)].known().map(|asker| asker.call)
+    joined[&PullId(id)].owners.known().map(|asker| asker.call)
 }
 
 #[test]

@@ -28,6 +28,7 @@ use crate::manifest::Manifest;
 use crate::owner::NodePod;
 use crate::policy::Policy;
 use crate::report::Report;
+use crate::switch::SwitchHolder;
 use crate::time::Time;
 
 /// An invariant that does not hold.
@@ -110,6 +111,8 @@ pub(super) struct Checker {
     charged: Vec<Charged>,
     /// When the refusal of a digest was last recorded.
     refused: BTreeMap<Digest, Time>,
+    /// Who holds the kill switch.
+    switched: BTreeSet<SwitchHolder>,
 }
 
 /// What a pod has lost, and when that was said last.
@@ -177,6 +180,11 @@ impl Checker {
         let lost = matches!(event, Event::SourceDown { .. } | Event::TiesLost);
         for effect in effects {
             let lever = matches!(effect, Action::PullLever { .. });
+            self.ensure(
+                !lever || self.switched.is_empty(),
+                Invariant::ObserveOnlyLooks,
+                || format!("the kill switch is on: {effect:?}"),
+            )?;
             self.ensure(!(lost && lever), Invariant::LossIsHarmless, || {
                 format!("{event:?} led to {effect:?}")
             })?;
@@ -254,6 +262,7 @@ impl Checker {
                     self.pods.insert(pod.sandbox.clone(), pod.clone());
                 }
             }
+            Event::KillSwitch { holder, engaged, .. } => self.switch(*holder, *engaged),
             Event::PodLost { lost } => self.pod_lost(lost),
             Event::PodGone { sandbox } => {
                 self.pods.remove(sandbox);
@@ -279,6 +288,7 @@ impl Checker {
             Event::Asked { request, question } => {
                 self.questions.insert(*request, (question.clone(), self.now));
                 if let Question::Abort { pull, actor } = question
+                    && self.switched.is_empty()
                     && let Some(seen) = self.ids.get(pull).and_then(|lease| self.leases.get_mut(lease))
                     && seen.id == Some(*pull)
                 {
@@ -295,6 +305,18 @@ impl Checker {
             }
             Event::Tick => self.wake = None,
             Event::ManifestUnreadable { .. } => {}
+        }
+    }
+
+    fn switch(&mut self, holder: SwitchHolder, engaged: bool) {
+        if engaged {
+            self.switched.insert(holder);
+            // What somebody asked for is not taken up again when it is off.
+            for seen in self.leases.values_mut() {
+                seen.asked.clear();
+            }
+        } else {
+            self.switched.remove(&holder);
         }
     }
 

@@ -95,6 +95,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Flap),
         1 => Just(Step::TiesLost),
         1 => any::<u8>().prop_map(Step::Policy),
+        1 => (any::<bool>(), prop::bool::weighted(0.12))
+            .prop_map(|(by_master, engaged)| Step::Switch { by_master, engaged }),
         2 => small.prop_map(Step::AskAbort),
         1 => Just(Step::AskPanic),
         2 => Just(Step::AskPulls),

@@ -2,7 +2,7 @@
 
 use magi_engine::ids::{ImageName, NameError, PodName, PodNamespace, PodUid, VerdictId};
 use magi_engine::owner::{LostPod, PodIdentity};
-use magi_master_api::message::Verdict;
+use magi_master_api::message::{KillSwitch, Verdict};
 
 /// Why a verdict makes no sense. Its lengths were checked with the contract's bounds already.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +31,16 @@ pub(super) fn lost_pod(verdict: Verdict) -> Result<LostPod, NotUnderstood> {
         images: images.collect::<Result<_, _>>()?,
         cause: verdict.cause,
     })
+}
+
+/// Who set the kill switch and why, as it can be shown. Its lengths were checked with the contract's bounds already.
+pub(super) fn who(switch: &KillSwitch) -> String {
+    let whole = if switch.reason.is_empty() {
+        switch.by.clone()
+    } else {
+        format!("{}: {}", switch.by, switch.reason)
+    };
+    whole.chars().filter(|c| !c.is_control()).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! The last good policy of the master, on disk, for a start at which the master is not there.
+//! What the master said last, on disk, for a start at which it is not there: its last good policy, and its kill switch.
 //!
-//! One file, so that number and text cannot fall apart: a first line with the number and the digest, which YAML takes
+//! The policy is one file, so that number and text cannot fall apart: a first line with the number and the digest, which YAML takes
 //! for a comment, and behind it the text, byte for byte.
 //!
 //! ```text
@@ -17,10 +17,14 @@ use magi_master_api::bounds::MAX_POLICY;
 use magi_master_api::policy::PolicyVersion;
 
 const FILE: &str = "policy.yaml";
+const SWITCH: &str = "kill-switch";
 const BEFORE_REVISION: &str = "# magi: from the master, revision ";
 const BEFORE_DIGEST: &str = ", sha256 ";
 /// Bytes of the first line, at most.
 const MAX_HEADER: usize = 256;
+
+/// Bytes that say who set the kill switch, at most.
+const MAX_HOLDER: usize = 4096;
 
 /// What could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +55,7 @@ pub(crate) enum KeptError {
     Broken { path: PathBuf, problem: &'static str },
 }
 
-/// The file.
+/// The policy's file.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
     path: PathBuf,
@@ -66,33 +70,10 @@ impl Kept {
 
     /// What is kept; none: nothing was.
     pub(crate) fn load(&self) -> Result<Option<(PolicyVersion, String)>, KeptError> {
-        let failed = |source| KeptError::Read {
-            path: self.path.clone(),
-            source,
+        let Some(whole) = read(&self.path, MAX_POLICY.saturating_add(MAX_HEADER))? else {
+            return Ok(None);
         };
-        let broken = |problem| KeptError::Broken {
-            path: self.path.clone(),
-            problem,
-        };
-        let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK)
-            .bits()
-            .cast_signed();
-        let file = match OpenOptions::new().read(true).custom_flags(flags).open(&self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error)),
-        };
-        if !file.metadata().map_err(failed)?.is_file() {
-            return Err(broken("not a regular file"));
-        }
-        let most = MAX_POLICY.saturating_add(MAX_HEADER);
-        let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
-        let mut bytes = Vec::new();
-        file.take(limit).read_to_end(&mut bytes).map_err(failed)?;
-        if bytes.len() > most {
-            return Err(broken("it is too large"));
-        }
-        let whole = String::from_utf8(bytes).map_err(|_| broken("it is no text"))?;
+        let broken = |problem| broken(&self.path, problem);
         let (header, text) = whole.split_once('\n').ok_or_else(|| broken("it has one line"))?;
         let version = version(header).ok_or_else(|| broken("its first line is another"))?;
         if PolicyVersion::of(version.revision, text.as_bytes()) != version {
@@ -103,37 +84,109 @@ impl Kept {
 
     /// Replaces what is kept: whoever reads sees the old or the new, also after the machine lost its power.
     pub(crate) fn save(&self, version: &PolicyVersion, text: &[u8]) -> Result<(), KeptError> {
-        let failed = |source| KeptError::Write {
-            path: self.path.clone(),
-            source,
-        };
-        let folder = self.path.parent().unwrap_or(Path::new("/"));
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(|source| KeptError::Folder {
-                path: folder.to_owned(),
-                source,
-            })?;
-        let mut beside = self.path.clone().into_os_string();
-        beside.push(".new");
-        let write = || {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
-                .open(&beside)?;
-            file.write_all(header(version).as_bytes())?;
-            file.write_all(text)?;
-            file.sync_all()?;
-            fs::rename(&beside, &self.path)?;
-            File::open(folder)?.sync_all()
-        };
-        write().map_err(failed)
+        replace(&self.path, &[header(version).as_bytes(), text])
     }
+}
+
+/// The file of the master's kill switch: it is there while the switch is on, and says who set it.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    path: PathBuf,
+}
+
+impl Held {
+    pub(crate) fn in_folder(folder: &Path) -> Self {
+        Self {
+            path: folder.join(SWITCH),
+        }
+    }
+
+    /// Who set it; none: it is off.
+    pub(crate) fn load(&self) -> Result<Option<String>, KeptError> {
+        read(&self.path, MAX_HOLDER)
+    }
+
+    /// `by` none: it is off.
+    pub(crate) fn save(&self, by: Option<&str>) -> Result<(), KeptError> {
+        let Some(by) = by else {
+            return match fs::remove_file(&self.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(KeptError::Write {
+                    path: self.path.clone(),
+                    source: error,
+                }),
+                Ok(()) | Err(_) => Ok(()),
+            };
+        };
+        replace(&self.path, &[by.as_bytes()])
+    }
+}
+
+fn broken(path: &Path, problem: &'static str) -> KeptError {
+    KeptError::Broken {
+        path: path.to_owned(),
+        problem,
+    }
+}
+
+/// The text of a regular file of at most so many bytes; none: it is not there.
+fn read(path: &Path, most: usize) -> Result<Option<String>, KeptError> {
+    let failed = |source| KeptError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK)
+        .bits()
+        .cast_signed();
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(broken(path, "not a regular file"));
+    }
+    let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() > most {
+        return Err(broken(path, "it is too large"));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| broken(path, "it is no text"))?;
+    Ok(Some(text))
+}
+
+/// Whoever reads sees the old or the new, also after the machine lost its power.
+fn replace(path: &Path, parts: &[&[u8]]) -> Result<(), KeptError> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|source| KeptError::Folder {
+            path: folder.to_owned(),
+            source,
+        })?;
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let write = || {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+            .open(&beside)?;
+        for part in parts {
+            file.write_all(part)?;
+        }
+        file.sync_all()?;
+        fs::rename(&beside, path)?;
+        File::open(folder)?.sync_all()
+    };
+    write().map_err(|source| KeptError::Write {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn header(version: &PolicyVersion) -> String {
@@ -167,6 +220,22 @@ mod tests {
         }
         let names = fs::read_dir(dir.path().join("a/b")).unwrap().count();
         assert_eq!(names, 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn the_kill_switch_is_kept_while_it_is_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = Held::in_folder(&dir.path().join("a"));
+        assert_eq!(held.load().unwrap(), None);
+        held.save(None).unwrap();
+        for by in ["anna: too many alarms", "ben"] {
+            held.save(Some(by)).unwrap();
+            assert_eq!(held.load().unwrap().as_deref(), Some(by));
+        }
+        held.save(None).unwrap();
+        assert_eq!(held.load().unwrap(), None);
+        fs::write(&held.path, [b'x'; MAX_HOLDER + 1]).unwrap();
+        assert!(matches!(held.load(), Err(KeptError::Broken { .. })));
     }
 
     #[test]

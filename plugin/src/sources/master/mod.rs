@@ -14,18 +14,20 @@ mod pulls;
 mod tests;
 mod trail;
 
-pub(crate) use kept::Kept;
+pub(crate) use kept::{Held, Kept};
 pub(crate) use trail::{Stops, Trail};
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use magi_engine::switch::SwitchHolder;
 use magi_engine::{Event, Source};
 use magi_master_api::client::{self, FromMaster, NodeClient, ToMaster};
 use magi_master_api::message::{Fate, KillSwitch, PolicyAnswer, Verdict, VerdictAnswer};
 use magi_master_api::policy::PolicyVersion;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -85,6 +87,8 @@ pub(crate) struct Ties {
     pub(crate) up: watch::Receiver<BTreeSet<Source>>,
     /// For the greeting: sources that there could be.
     pub(crate) watched: Vec<Source>,
+    /// Where the master's kill switch is kept.
+    pub(crate) held: Held,
 }
 
 /// Runs until the agent stops. `client.facts` are filled in here.
@@ -98,6 +102,7 @@ pub(crate) async fn run(mut client: NodeClient, ties: Ties) {
         attached,
         mut up,
         watched,
+        held,
     } = ties;
     let settled = up.wait_for(|up| up.contains(&Source::Containerd));
     // Late or not, the master is greeted.
@@ -118,7 +123,11 @@ pub(crate) async fn run(mut client: NodeClient, ties: Ties) {
         is_up: false,
         is_missed: false,
         not_understood: 0,
+        held,
     };
+    if hearing.recall().await.is_err() {
+        return;
+    }
     let hear = async {
         while let Some(one) = news.recv().await {
             if hearing.hear(one).await.is_err() {
@@ -147,9 +156,31 @@ struct Hearing {
     is_missed: bool,
     /// Verdicts that made no sense, since the start.
     not_understood: u64,
+    /// The master's kill switch, on disk.
+    held: Held,
 }
 
 impl Hearing {
+    /// The kill switch as the master left it.
+    async fn recall(&mut self) -> Result<(), Stopping> {
+        let held = self.held.clone();
+        let by = match spawn_blocking(move || held.load()).await {
+            Ok(Ok(None)) => return Ok(()),
+            Ok(Ok(Some(by))) => by,
+            // What cannot be read may say that nothing is to be stopped.
+            Ok(Err(failed)) => causes::in_one_line(&failed),
+            Err(failed) => failed.to_string(),
+        };
+        warn!(by, "the master's kill switch was on, and is on");
+        self.inbox
+            .send(Event::KillSwitch {
+                holder: SwitchHolder::Master,
+                engaged: true,
+                by,
+            })
+            .await
+    }
+
     async fn hear(&mut self, news: FromMaster) -> Result<(), Stopping> {
         let source = Source::Master;
         match news {
@@ -221,15 +252,26 @@ impl Hearing {
             .await
     }
 
-    /// The engine knows no kill switch: what cannot be obeyed is not confirmed.
+    /// It holds while the master is gone, and over a restart.
     async fn hear_kill_switch(&mut self, switch: KillSwitch) -> Result<(), Stopping> {
-        if switch.engaged {
-            warn!(
-                by = switch.by,
-                reason = switch.reason,
-                "the master's kill switch is on, and this node does not know it"
-            );
-            return Ok(());
+        let by = decode::who(&switch);
+        warn!(engaged = switch.engaged, by, "the master sets its kill switch");
+        self.inbox
+            .send(Event::KillSwitch {
+                holder: SwitchHolder::Master,
+                engaged: switch.engaged,
+                by: by.clone(),
+            })
+            .await?;
+        let held = self.held.clone();
+        let kept = spawn_blocking(move || held.save(switch.engaged.then_some(by.as_str()))).await;
+        match kept {
+            Ok(Ok(())) => {}
+            Ok(Err(failed)) => warn!(
+                error = causes::in_one_line(&failed),
+                "the master's kill switch holds, and is forgotten at a restart"
+            ),
+            Err(failed) => warn!(error = %failed, "the master's kill switch could not be kept"),
         }
         self.say(ToMaster::KillSwitch(switch.revision)).await
     }

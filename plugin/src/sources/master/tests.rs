@@ -53,6 +53,7 @@ impl Node {
             policy: policies.pushed(),
             longest_pause: Duration::from_millis(50),
         };
+        let held = Held::in_folder(&folder.join("state"));
         let (inbox, events) = inbox();
         let (push, mut pushes) = mpsc::channel(1);
         let (ask, mut asked) = mpsc::channel(4);
@@ -69,6 +70,7 @@ impl Node {
             attached: attached.subscribe(),
             up: up.subscribe(),
             watched: vec![Source::Containerd, Source::Probes],
+            held,
         };
         let engine = async move {
             while let Some(crate::core::Asked { reply, .. }) = asked.recv().await {
@@ -123,6 +125,60 @@ fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     certificates(folder.path());
     folder
+}
+
+fn kill_switch(revision: u64, engaged: bool) -> Down {
+    Down::KillSwitch(KillSwitch {
+        revision,
+        engaged,
+        by: "anna".to_owned(),
+        reason: "too many\u{1b} alarms".to_owned(),
+    })
+}
+
+/// What the engine is told of it.
+fn switched(engaged: bool) -> Event {
+    Event::KillSwitch {
+        holder: SwitchHolder::Master,
+        engaged,
+        by: "anna: too many alarms".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn the_masters_kill_switch_holds_while_it_is_gone_and_over_a_restart() {
+    let folder = folder();
+    let mut master = FakeMaster::start(folder.path()).await;
+    let mut node = Node::start(folder.path(), master.address).await;
+    let mut there = master.greeted().await;
+    node.event().await;
+    there.say(kill_switch(7, true)).await;
+    assert_eq!(node.event().await, switched(true));
+    assert_eq!(there.hear().await, Up::KillSwitch(7));
+    drop((node, there));
+
+    let mut node = Node::start(folder.path(), "127.0.0.1:1").await;
+    assert_eq!(node.event().await, switched(true), "no master, and it holds");
+    drop(node);
+
+    let mut node = Node::start(folder.path(), master.address).await;
+    let mut there = master.greeted().await;
+    assert_eq!(node.event().await, switched(true));
+    node.event().await;
+    there.say(kill_switch(8, false)).await;
+    assert_eq!(node.event().await, switched(false));
+    assert_eq!(there.hear().await, Up::KillSwitch(8));
+    drop((node, there));
+
+    let mut node = Node::start(folder.path(), master.address).await;
+    let _there = master.greeted().await;
+    assert_eq!(
+        node.event().await,
+        Event::SourceUp {
+            source: Source::Master
+        },
+        "nothing is kept"
+    );
 }
 
 fn verdict(n: u8, kind: VerdictKind, images: &[&str]) -> Down {

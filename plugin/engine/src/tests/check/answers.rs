@@ -35,6 +35,7 @@ impl Checker {
             (Some((Question::Abort { pull, .. }, _)), Answer::NoSuchPull) => {
                 !self.leases.values().any(|seen| seen.id == Some(*pull))
             }
+            (Some((Question::Abort { .. }, _)), Answer::Failed { .. }) => !self.switched.is_empty(),
             (Some((Question::Abort { .. }, _)), answer) => {
                 matches!(answer, Answer::StillRunning { .. } | Answer::Busy)
             }

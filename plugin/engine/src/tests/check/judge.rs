@@ -46,6 +46,7 @@ impl Checker {
         let hypotheses = self.hypotheses(lease).into_iter();
         hypotheses
             .map(|request| self.as_asked_by(lease, seen, request))
+            .chain(self.switched_off())
             .min()
             .unwrap_or(Condemned::No)
     }
@@ -106,6 +107,11 @@ impl Checker {
         })
     }
 
+    /// The most that may be said while the kill switch is on.
+    fn switched_off(&self) -> Option<Condemned> {
+        (!self.switched.is_empty()).then_some(Condemned::Observed)
+    }
+
     /// What must be answered to the verifier.
     pub(super) fn verified(&self, image: &ImageName, digest: &Digest) -> Condemned {
         let reference = Reference::parse(image.as_str()).ok();
@@ -123,7 +129,7 @@ impl Checker {
         } else {
             images.into_iter().map(|image| vec![image]).collect()
         };
-        let mut verdict = Condemned::Enforced;
+        let mut verdict = self.switched_off().unwrap_or(Condemned::Enforced);
         for request in self.may_verify(image) {
             for image in &each {
                 let case = Case {

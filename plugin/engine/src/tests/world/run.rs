@@ -9,6 +9,7 @@ use crate::bounds::AFTERMATH_LONGEST;
 use crate::event::{Event, Question};
 use crate::evidence::{Source, TieMethod};
 use crate::ids::LeaseKey;
+use crate::switch::SwitchHolder;
 use crate::tests::build::{KIB, MIB};
 use crate::tests::check::{Broken, Invariant};
 use crate::time::Time;
@@ -94,6 +95,11 @@ pub(in crate::tests) enum Step {
     Flap,
     TiesLost,
     Policy(u8),
+    /// Somebody takes hold of the kill switch, or lets go of it.
+    Switch {
+        by_master: bool,
+        engaged: bool,
+    },
     AskAbort(u8),
     AskPanic,
     AskPulls,
@@ -200,6 +206,15 @@ impl World {
                 self.records.clear();
                 self.tell(Event::TiesLost)?;
             }
+            Step::Switch { by_master, engaged } => self.tell(Event::KillSwitch {
+                holder: if *by_master {
+                    SwitchHolder::Master
+                } else {
+                    SwitchHolder::Node
+                },
+                engaged: *engaged,
+                by: "root".to_owned(),
+            })?,
             Step::Policy(which) => self.load(usize::from(*which))?,
             Step::AskAbort(which) => {
                 let pull = self.some_pull_id(usize::from(*which));
