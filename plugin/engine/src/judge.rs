@@ -112,7 +112,7 @@ impl Law<'_> {
 
     fn by_policy(&self, pull: &Pull) -> Option<Verdict> {
         let verdict = unanimous(self.ways(pull, !pull.declared.images.is_empty()).into_iter());
-        let asked = pull.owners.known().map(|asker| Evidence::AskedFor {
+        let asked = pull.asker().map(|asker| Evidence::AskedFor {
             image: asker.request.image.clone(),
             pod: asker.request.pod.clone(),
         });
@@ -152,9 +152,6 @@ impl Law<'_> {
                     }
                 })
                 .collect::<Vec<_>>()
-        let asked = pull.asker().map(|asker| Evidence::AskedFor {
-            image: asker.request.image.clone(),
-            pod: asker.request.pod.clone(),
         });
         ways.collect()
     }
