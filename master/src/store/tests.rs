@@ -20,7 +20,10 @@ fn settings(folder: &Path) -> StoreSettings {
 
 fn open(settings: StoreSettings) -> (Store, Arc<Counters>) {
     let counters = Arc::new(Counters::default());
-    (Store::open(settings, Arc::clone(&counters)).unwrap(), counters)
+    (
+        Store::open(settings, None, Arc::clone(&counters)).unwrap(),
+        counters,
+    )
 }
 
 fn node(name: &str) -> NodeName {
