@@ -72,6 +72,8 @@ section! {
         "for" time: Span<0, DAY> = Yaml("10m");
         /// Bytes that are kept at any time, of all such pulls of a node together.
         "bytes" bytes: Size<MIB, PIB> = Yaml("2GiB");
+        /// Percent of the disk that must be free; with less, nothing is kept.
+        "free" free: Count<0, 100> = Yaml("20");
     }
 }
 
@@ -188,6 +190,11 @@ fn check_orphan_keep(raw: RawOrphanKeep) -> OrphanKeep {
     OrphanKeep {
         time: raw.time.value().map_or(built_in.time, |span| span.0),
         bytes: raw.bytes.value().map_or(built_in.bytes, |size| size.0),
+        free_percent: raw
+            .free
+            .value()
+            .and_then(|percent| u8::try_from(percent.0).ok())
+            .unwrap_or(built_in.free_percent),
     }
 }
 

@@ -170,6 +170,11 @@ impl Master {
         self.ctl_command(args)?.output().context("run magictl")
     }
 
+    /// Writes another policy to its file.
+    pub fn change_policy(&self, policy: &str) -> Result<()> {
+        std::fs::write(self.dir.path().join("policy.yaml"), policy).context("write the policy")
+    }
+
     /// The records that it has collected.
     pub fn records(&self) -> PathBuf {
         self.dir.path().join("records/audit.jsonl")

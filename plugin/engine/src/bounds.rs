@@ -96,8 +96,6 @@ pub const MAX_LOST_IMAGES: usize = 256;
 pub const MAX_KEEPS: usize = 64;
 /// Layers and documents that are kept of one pull.
 pub const MAX_KEPT_RESOURCES: usize = 64;
-/// Nothing is kept while less of the disk is free: soon the kubelet would remove images (by default above 85 % in use).
-pub const KEEP_FREE_PERCENT: u64 = 20;
 /// For so long a pod's pulls are stopped after the master said that it is gone: the kubelet queues pulls for long.
 pub const ORPHANS_REMEMBERED: Duration = Duration::from_secs(3_600);
 /// Pods of the node that are remembered.

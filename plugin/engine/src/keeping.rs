@@ -10,18 +10,25 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::action::{Action, Effects};
 use crate::audit::{AuditRecord, Entry, PullFacts};
-use crate::bounds::{KEEP_FREE_PERCENT, MAX_KEEPS, MAX_KEPT_RESOURCES};
+use crate::bounds::{MAX_KEEPS, MAX_KEPT_RESOURCES};
 use crate::ids::{Digest, KeepId};
 use crate::policy::Policy;
 use crate::pull::Pull;
 use crate::time::Time;
 
-/// What is held, and whether there is room for more.
+/// What is held, and how much room there is.
 #[derive(Debug, Default)]
 pub(crate) struct Keeping {
     kept: BTreeMap<KeepId, Kept>,
     counted: u64,
-    disk_is_short: bool,
+    disk: Option<Disk>,
+}
+
+/// Bytes of the file system that holds the blobs.
+#[derive(Clone, Copy, Debug)]
+struct Disk {
+    free: u64,
+    total: u64,
 }
 
 #[derive(Debug)]
@@ -35,7 +42,7 @@ struct Kept {
 impl Keeping {
     /// An orphaned pull is about to end: wishes to keep what is finished of it, as far as the policy allows.
     pub(crate) fn keep(&mut self, now: Time, policy: &Policy, pull: &Pull, fx: &mut Effects) {
-        if policy.orphan_keep.time.is_zero() || self.disk_is_short || self.kept.len() >= MAX_KEEPS {
+        if policy.orphan_keep.time.is_zero() || self.is_short(policy) || self.kept.len() >= MAX_KEEPS {
             return;
         }
         let held = self
@@ -95,11 +102,17 @@ impl Keeping {
 
     /// How full the file system of the blobs is.
     pub(crate) fn disk_seen(&mut self, free: u64, total: u64, policy: &Policy, fx: &mut Effects) {
-        let needed = u128::from(total) * u128::from(KEEP_FREE_PERCENT);
-        self.disk_is_short = u128::from(free) * 100 < needed;
-        if self.disk_is_short {
+        self.disk = Some(Disk { free, total });
+        if self.is_short(policy) {
             self.release("the disk is short", policy, fx);
         }
+    }
+
+    fn is_short(&self, policy: &Policy) -> bool {
+        self.disk.is_some_and(|Disk { free, total }| {
+            let needed = u128::from(total) * u128::from(policy.orphan_keep.free_percent);
+            u128::from(free) * 100 < needed
+        })
     }
 
     /// Another policy is in force.
@@ -108,7 +121,7 @@ impl Keeping {
             .kept
             .values()
             .fold(0, |sum: u64, one| sum.saturating_add(one.bytes));
-        if policy.orphan_keep.time.is_zero() || held > policy.orphan_keep.bytes {
+        if policy.orphan_keep.time.is_zero() || held > policy.orphan_keep.bytes || self.is_short(policy) {
             self.release("the policy keeps less", policy, fx);
         }
     }

@@ -218,6 +218,8 @@ pub struct OrphanKeep {
     pub time: Duration,
     /// Bytes that are kept at any time, of all pulls together.
     pub bytes: u64,
+    /// Nothing is kept while less of the disk is free.
+    pub free_percent: u8,
 }
 
 impl Default for OrphanKeep {
@@ -225,6 +227,8 @@ impl Default for OrphanKeep {
         Self {
             time: Duration::from_secs(600),
             bytes: 2 << 30,
+            // Soon after that the kubelet would remove images: by default with 85 % in use.
+            free_percent: 20,
         }
     }
 }

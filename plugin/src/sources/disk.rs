@@ -3,7 +3,7 @@
 //! Triggers: time, and containerd that is found. Told when it is known first, and when it has changed by a hundredth.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use magi_engine::Event;
@@ -27,9 +27,10 @@ struct Room {
 }
 
 impl Room {
-    /// For somebody who is not root, as containerd's own reserve is none.
-    fn of(root: &PathBuf) -> io::Result<Self> {
-        let found = rustix::fs::statvfs(root)?;
+    /// What is free but for the kernel's reserve. A folder that containerd has yet to make lies where its parent does.
+    fn of(root: &Path) -> io::Result<Self> {
+        let there = root.ancestors().find(|folder| folder.exists()).unwrap_or(root);
+        let found = rustix::fs::statvfs(there)?;
         Ok(Self {
             free: found.f_bavail.saturating_mul(found.f_frsize),
             total: found.f_blocks.saturating_mul(found.f_frsize),
@@ -92,7 +93,7 @@ mod tests {
             free: 500,
             total: 900
         }));
-        let here = Room::of(&PathBuf::from("/")).unwrap();
+        let here = Room::of(Path::new("/not/there")).unwrap();
         assert!(here.total > 0 && here.free <= here.total);
     }
 }

@@ -164,6 +164,7 @@ pub(super) fn limit(mode: Mode, image: u64) -> RuleVerdict {
 pub(super) const KEEP: OrphanKeep = OrphanKeep {
     time: Duration::from_secs(5),
     bytes: 64 * MIB,
+    free_percent: 20,
 };
 
 pub(super) fn policy(fallback: RuleVerdict) -> Policy {
