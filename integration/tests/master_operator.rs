@@ -311,7 +311,7 @@ async fn what_cannot_be_done_is_said_with_what_to_do() -> Result<()> {
         3,
         "MAGI_MASTER_TLS",
         &mixed.display().to_string(),
-        "the master says",
+        "does not take this certificate",
     )?;
     Ok(())
 }

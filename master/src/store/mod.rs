@@ -25,7 +25,7 @@ use crate::names::NodeName;
 use crate::push::Queue;
 
 pub use line::Stored;
-pub use query::Query;
+pub use query::{Found, Query};
 
 /// Batches that wait for the writer; more are refused, and come again.
 const MAX_BATCHES: usize = 256;
@@ -158,11 +158,11 @@ impl Store {
         self.marks.of(node)
     }
 
-    /// The newest records that the question asks for, oldest first. It reads files: call it where waiting hurts nobody.
+    /// The newest records that the question asks for. It reads files: call it where waiting hurts nobody.
     ///
     /// # Errors
     /// A file cannot be read.
-    pub fn query(&self, query: &Query) -> Result<Vec<Stored>, StoreError> {
+    pub fn query(&self, query: &Query) -> Result<Found, StoreError> {
         query::run(&self.settings, query)
     }
 

@@ -94,7 +94,11 @@ impl Admin for Operators {
         .await
         .map_err(|_| Status::internal("the question failed"))?
         .map_err(|error| Status::internal(error.to_string()))?;
-        let records = found.into_iter().map(|stored| Ok(record(&stored, 0)));
+        let mut older = found.older;
+        let records = found
+            .records
+            .into_iter()
+            .map(move |stored| Ok(record(&stored, std::mem::take(&mut older))));
         Ok(Response::new(Box::pin(stream::iter(records))))
     }
 

@@ -179,7 +179,7 @@ Examples:
   magictl audit query --json > records.jsonl; magictl policy test --policy policy.yaml --audit records.jsonl
 
 In JSON, one line per record, as with `audit tail`. Times are those at which the master stored the records. Exits with 0
-also if there are none; that there may be more than were shown is said on standard error.")]
+also if there are none; how many older ones found no room in the answer is said on standard error.")]
 pub(crate) struct QueryArgs {
     #[command(flatten)]
     pub(crate) filter: Filter,

@@ -26,7 +26,11 @@ fn question(filter: &Filter) -> wire::AuditQuery {
     }
 }
 
-async fn ask(client: &mut AdminClient<Channel>, query: wire::AuditQuery) -> Result<Vec<Record>, Failure> {
+/// The records, and how many older ones found no room in the answer.
+async fn ask(
+    client: &mut AdminClient<Channel>,
+    query: wire::AuditQuery,
+) -> Result<(Vec<Record>, u64), Failure> {
     let most = usize::try_from(query.limit).unwrap_or(usize::MAX);
     let found = answer(async {
         let mut answers = client.query_audit(query).await?.into_inner();
@@ -38,7 +42,13 @@ async fn ask(client: &mut AdminClient<Channel>, query: wire::AuditQuery) -> Resu
         }
         Ok(found)
     });
-    found.await?.into_iter().map(Record::try_from).collect()
+    let found = found.await?;
+    let older = found.first().map_or(0, |first| first.skipped);
+    let records = found
+        .into_iter()
+        .map(Record::try_from)
+        .collect::<Result<_, _>>()?;
+    Ok((records, older))
 }
 
 /// `magictl audit query`
@@ -50,14 +60,14 @@ pub(crate) async fn query(args: QueryArgs) -> Result<Exit, Failure> {
         limit: args.limit,
         ..question(&args.filter)
     };
-    let records = ask(&mut client, query).await?;
+    let (records, older) = ask(&mut client, query).await?;
     let _nothing_more_to_print = show(&records, args.json, room(), &mut Columns::default())?;
     if records.is_empty() {
         complain("No record is stored that this asks for.\n");
-    } else if u32::try_from(records.len()).is_ok_and(|found| found >= args.limit) {
+    } else if older > 0 {
         complain(&format!(
-            "{WARN}These are the newest {}; there may be more: ask with --until for what is older.{WARN:#}\n",
-            args.limit
+            "{WARN}These are the newest {}; {older} older ones are left out: ask for them with --until.{WARN:#}\n",
+            records.len()
         ));
     }
     Ok(Exit::Done)
@@ -79,7 +89,7 @@ pub(crate) async fn tail(args: TailArgs) -> Result<Exit, Failure> {
             limit: args.lines,
             ..question
         };
-        newest = ask(&mut client, query).await?;
+        (newest, _) = ask(&mut client, query).await?;
     }
     let mut columns = Columns::default();
     if show(&newest, args.json, room(), &mut columns)? == Reader::Gone {

@@ -83,21 +83,26 @@ async fn answer<T>(asked: impl Future<Output = Result<T, Status>>) -> Result<T, 
 
 /// What the master's refusal means.
 fn refused(status: &Status) -> Failure {
-    let code = status.code();
-    let mut why = status.message().to_owned();
     if let Some(source) = std::error::Error::source(status) {
-        why = format!("{why}: {}", causes(source));
+        // TLS 1.3 is done before the master has looked at our certificate: that it does not take it shows here.
+        let why = causes(source);
+        return Failure::new(
+            Exit::Unreachable,
+            format!("the master broke off ({why}): it is gone, or does not take this certificate"),
+        );
     }
+    let says = |why: &str| Failure::new(Exit::Failed, format!("the master says: {why}"));
+    let why = status.message();
+    let code = status.code();
     if code == Code::PermissionDenied {
-        why = format!("{why}: {NO_CERTIFICATE}");
+        says(&format!("{why}: {NO_CERTIFICATE}"))
+    } else if code == Code::Unimplemented {
+        says("its release cannot do this")
+    } else if code == Code::Unavailable {
+        Failure::new(Exit::Unreachable, format!("the master broke off: {why}"))
+    } else {
+        says(why)
     }
-    if code == Code::Unimplemented {
-        why = "the master is of a release that cannot do this".to_owned();
-    }
-    // A certificate that the master does not take shows here: TLS 1.3 is done before it was looked at.
-    let is_gone = matches!(code, Code::Unavailable | Code::Unknown | Code::Cancelled);
-    let exit = if is_gone { Exit::Unreachable } else { Exit::Failed };
-    Failure::new(exit, format!("the master says: {why}"))
 }
 
 /// The time by this machine's clock, in milliseconds since the epoch.

@@ -35,8 +35,9 @@ pub(crate) fn outcome(outcome: &Outcome, room: Room) -> Vec<String> {
     let pulls = |rows: &mut dyn Iterator<Item = u64>| rows.fold(0, u64::saturating_add);
     let stopped = pulls(&mut outcome.would_abort.iter().map(|row| row.pulls));
     let unknown = pulls(&mut outcome.not_judged.iter().map(|row| row.pulls));
+    let plural = if outcome.pulls == 1 { "" } else { "s" };
     let mut out = vec![format!(
-        "{BOLD}{} pulls: {stopped} would be condemned, {} would go on, {unknown} could not be judged.{BOLD:#}",
+        "{BOLD}{} pull{plural}: {stopped} would be condemned, {} would go on, {unknown} could not be judged.{BOLD:#}",
         outcome.pulls, outcome.spared
     )];
     if !outcome.would_abort.is_empty() {

@@ -21,10 +21,10 @@ fn a_policy_is_tried_on_records() {
     let (code, shown, told) = outcome(magictl(&arguments).output().unwrap());
     assert_eq!((code, told.as_str()), (0, ""));
     insta::assert_snapshot!(shown, @r"
-    1 pulls: 1 would be condemned, 0 would go on, 0 could not be judged.
+    1 pull: 1 would be condemned, 0 would go on, 0 could not be judged.
 
-    NAMESPACE  REASON           MODE     RULE  PULLS    BYTES  EXAMPLES
-    team       image-too-large  enforce  -         1  3.0 MiB  registry.example/team/app:1
+    NAMESPACE  REASON           MODE     RULE  PULLS  BYTES  EXAMPLES
+    team       image-too-large  enforce  -         1  3 MiB  registry.example/team/app:1
 
     Left out, as they hang on other pulls: budgets, denyFor.
     ");
