@@ -30,7 +30,10 @@ async fn finished_layers_are_fetched_once(line: Line) -> Result<()> {
         .layer(Layer::random(900, SMALL, Compression::None)?)
         .layer(Layer::random(901, LARGE, Compression::None)?)
         .build()?;
-    let (small, large) = (image.layers[0].digest.clone(), image.layers[1].digest.clone());
+    let [small_layer, large_layer] = &image.layers[..] else {
+        anyhow::bail!("it has {} layers", image.layers.len());
+    };
+    let (small, large) = (small_layer.digest.clone(), large_layer.digest.clone());
     let reference = stage.registry().put(REPOSITORY, "1", &image);
     stage.registry().behave(REPOSITORY, Behaviour::rate(RATE));
     let pulling = stage.pull_created(Pod::new("team", "first"), reference.clone())?;
@@ -46,8 +49,11 @@ async fn finished_layers_are_fetched_once(line: Line) -> Result<()> {
     ensure!(pull.outcome.is_err(), "the pull went on\n{}", stage.logs());
     stage.magi().wait_audit("kept", 1, BOUND).await?;
     let kept = stage.magi().audit_of("kept")?.pop().context("nothing kept")?;
+    let number = |key: &str| kept.get(key).and_then(serde_json::Value::as_u64);
     ensure!(
-        kept["failed"].is_null() && kept["layers"] == 1 && kept["until"].as_u64() > Some(0),
+        kept.get("failed").is_some_and(serde_json::Value::is_null)
+            && number("layers") == Some(1)
+            && number("until") > Some(0),
         "{kept}"
     );
     let own = |leases: Vec<String>| leases.into_iter().any(|lease| lease.starts_with(OWN_LEASES));
@@ -67,7 +73,7 @@ async fn finished_layers_are_fetched_once(line: Line) -> Result<()> {
         fetched(&stage, &large)
     );
     ensure!(
-        fetched(&stage, &small) == (1, image.layers[0].declared),
+        fetched(&stage, &small) == (1, small_layer.declared),
         "it was fetched again: {:?}",
         fetched(&stage, &small)
     );
