@@ -168,7 +168,8 @@ impl Core {
                 attempt,
                 lever,
                 intent,
-            } => self.pull_lever(state, now, attempt, lever, &intent),
+                recorded,
+            } => self.pull_lever(state, now, attempt, lever, (!recorded).then_some(&intent)),
             Action::Record { record } => {
                 if let Err(error) = self.write_down(now, &record) {
                     error!(error = causes::in_one_line(&error), "an audit record is lost");
@@ -235,16 +236,18 @@ impl Core {
         now: Time,
         attempt: AttemptId,
         lever: Lever,
-        intent: &AuditRecord,
+        intent: Option<&AuditRecord>,
     ) {
-        if let Err(error) = self.write_down(now, intent) {
-            let why = causes::in_one_line(&error);
-            error!(why, "no lever is pulled, because its intent cannot be written");
-            let outcome = LeverOutcome::IntentNotWritten { why };
-            state.follow_ups.push(Event::LeverDone { attempt, outcome });
-            return;
+        if let Some(intent) = intent {
+            if let Err(error) = self.write_down(now, intent) {
+                let why = causes::in_one_line(&error);
+                error!(why, "no lever is pulled, because its intent cannot be written");
+                let outcome = LeverOutcome::IntentNotWritten { why };
+                state.follow_ups.push(Event::LeverDone { attempt, outcome });
+                return;
+            }
+            log(intent);
         }
-        log(intent);
         let pid = self.attached.borrow().as_ref().map(|found| found.pid);
         let outcome = match lever {
             Lever::DestroySocket { socket } => self.sockets.destroy(pid, &socket),

@@ -25,6 +25,10 @@ pub enum Action {
         lever: Lever,
         /// What to write first.
         intent: AuditRecord,
+        /// It is not written: the record of this pull's first lever stands for those that follow. Only for what repeats
+        /// an earlier stop of the same image, as a client that retries for ever must not fill the trail.
+        #[serde(default)]
+        recorded: bool,
     },
     /// Write a record that no lever hangs on.
     Record {

@@ -35,6 +35,8 @@ pub(crate) struct Pursuit {
     pub(crate) acted: Option<Acted>,
     /// Reported as would-abort (observe mode) or as not stopped (enforce mode).
     pub(crate) reported: bool,
+    /// The intent of a lever was written, for this reason.
+    pub(crate) recorded: Option<Reason>,
     step: Step,
     tried: BTreeSet<Aim>,
     /// A lever has deleted the pull's lease, or may have: its end shows only in its request's.
@@ -287,6 +289,9 @@ impl Pursuit {
             return false;
         }
         self.look_pause = LOOK_FIRST;
+        if !matches!(outcome, LeverOutcome::IntentNotWritten { .. }) {
+            self.recorded = self.acted.as_ref().map(|acted| acted.reason);
+        }
         self.step = match outcome {
             LeverOutcome::Done { .. } => Step::Verifying {
                 until: now.after(VERIFY_WITHIN),
@@ -354,6 +359,7 @@ impl Pursuit {
         }
         self.reported = false;
         self.given_out = false;
+        self.recorded = None;
     }
 }
 

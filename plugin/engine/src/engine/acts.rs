@@ -188,8 +188,10 @@ impl Engine {
         }
         let call = pull.asker().map(|asker| asker.call);
         pull.pursuit.started(now, attempt, &lever, call, acted.clone());
+        let recorded =
+            acted.reason == Reason::DeniedRecently && pull.pursuit.recorded == Some(Reason::DeniedRecently);
         let facts = pull.facts();
-        self.pull_lever(attempt, lever, facts, &acted, fx);
+        self.pull_lever(attempt, lever, facts, &acted, recorded, fx);
         self.agenda.look_by(now.after(LOOK_LONGEST));
     }
 
@@ -203,7 +205,7 @@ impl Engine {
         };
         aftermath.started(attempt, &lever);
         let (facts, acted) = (aftermath.facts.clone(), aftermath.acted.clone());
-        self.pull_lever(attempt, lever, facts, &acted, fx);
+        self.pull_lever(attempt, lever, facts, &acted, false, fx);
     }
 
     fn pull_lever(
@@ -212,6 +214,7 @@ impl Engine {
         lever: Lever,
         facts: PullFacts,
         acted: &Acted,
+        recorded: bool,
         fx: &mut Effects,
     ) {
         let socket = match &lever {
@@ -237,6 +240,7 @@ impl Engine {
             attempt,
             lever,
             intent,
+            recorded,
         });
     }
 

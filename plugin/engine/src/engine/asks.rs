@@ -124,6 +124,7 @@ impl Engine {
             attempt,
             lever,
             intent,
+            recorded: false,
         });
     }
 

@@ -16,7 +16,7 @@ use std::fmt;
 use self::accounts::{Charged, Denied};
 use self::askers::{Claim, Told};
 use crate::action::{Action, LeverOutcome};
-use crate::audit::{Entry, PullFacts};
+use crate::audit::{AuditRecord, Entry, PullFacts};
 use crate::bounds::{LOOK_FIRST, LOOKS_TO_CONFIRM};
 use crate::event::{Event, Feed, IngestView, LeaseView, Question, SocketStat, View};
 use crate::evidence::{Evidence, Reason, Source};
@@ -141,6 +141,8 @@ struct Seen {
     /// What the last lever was pulled on, and why.
     acted_on: Vec<Evidence>,
     stopped_for: Option<Reason>,
+    /// The intent of a lever on it was written.
+    written: bool,
     /// A lever may have deleted its lease: no look tells any more whether it runs.
     lease_deleted: Option<AttemptId>,
     /// Since when it is to be stopped, without a break in that or in the view of containerd.
@@ -298,8 +300,12 @@ impl Checker {
                 }
             }
             Event::LeverDone { attempt, outcome } => {
-                self.in_flight.remove(attempt);
                 let untouched = matches!(outcome, LeverOutcome::IntentNotWritten { .. });
+                let pull = self.in_flight.remove(attempt).flatten();
+                let mut leases = self.leases.values_mut();
+                if let Some(seen) = leases.find(|seen| pull.is_some() && seen.id == pull) {
+                    seen.written |= !untouched;
+                }
                 let mut leases = self.leases.values_mut();
                 if untouched && let Some(seen) = leases.find(|seen| seen.lease_deleted == Some(*attempt)) {
                     seen.lease_deleted = None;
@@ -428,16 +434,39 @@ impl Checker {
         extended
     }
 
+    /// Whether the intent of an earlier lever on the same pull was written, for the same denial.
+    fn was_recorded(&self, intent: &AuditRecord) -> bool {
+        let before = intent
+            .pull
+            .as_ref()
+            .and_then(|facts| self.leases.get(&facts.lease));
+        let is_denial = matches!(
+            &intent.entry,
+            Entry::Intent {
+                reason: Reason::DeniedRecently,
+                ..
+            }
+        );
+        is_denial
+            && before.is_some_and(|seen| seen.stopped_for == Some(Reason::DeniedRecently) && seen.written)
+    }
+
     fn effect(&mut self, effect: &Action) -> Result<(), Broken> {
         match effect {
             Action::PullLever {
                 attempt,
                 lever,
                 intent,
+                recorded,
             } => {
                 if let Some(facts) = &intent.pull {
                     self.identity(facts)?;
                 }
+                self.ensure(
+                    !recorded || self.was_recorded(intent),
+                    Invariant::TwoSources,
+                    || format!("nothing was written before {effect:?}"),
+                )?;
                 let new = self.attempts.insert(*attempt);
                 self.ensure(new, Invariant::Identity, || {
                     format!("attempt {attempt} is used twice")

@@ -178,6 +178,7 @@ impl Pulled {
         };
         Action::PullLever {
             attempt: AttemptId(self.attempt),
+            recorded: false,
             intent: AuditRecord {
                 pull: self.pull,
                 policy: "test".to_owned(),

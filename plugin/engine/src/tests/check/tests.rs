@@ -70,6 +70,19 @@ fn the_evidence_must_be_of_the_socket_that_is_closed() {
 }
 
 #[test]
+fn a_lever_without_a_record_needs_an_earlier_one() {
+    let mut stage = Stage::new(enforce(GIB));
+    let mut action = right().action();
+    if let Action::PullLever { recorded, .. } = &mut action {
+        *recorded = true;
+    }
+    assert_eq!(
+        stage.broken_by(Event::Tick, vec![action]),
+        Some(Invariant::TwoSources)
+    );
+}
+
+#[test]
 fn a_lever_needs_an_intent_of_its_own() {
     let mut stage = Stage::new(enforce(GIB));
     let Action::PullLever {
@@ -83,6 +96,7 @@ fn a_lever_needs_an_intent_of_its_own() {
         attempt,
         lever: lever.clone(),
         intent: intent.clone(),
+        recorded: false,
     };
     assert_eq!(
         stage.broken_by(Event::Tick, vec![other]),
@@ -93,6 +107,7 @@ fn a_lever_needs_an_intent_of_its_own() {
         attempt: AttemptId(3),
         lever,
         intent,
+        recorded: false,
     };
     assert_eq!(
         stage.broken_by(Event::Tick, vec![none]),
