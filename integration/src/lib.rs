@@ -16,10 +16,18 @@ pub mod cri;
 pub mod crictl;
 pub mod demo;
 pub mod docker_registry;
+#[path = "../../master/tests/fake_api/mod.rs"]
+#[expect(
+    clippy::unwrap_used,
+    dead_code,
+    reason = "it is the fake of the master's own tests"
+)]
+mod fake_api;
 pub mod http_client;
 pub mod image;
 pub mod magi;
 pub mod master;
+pub mod orphans;
 pub mod parts;
 pub mod process;
 pub mod registry;

@@ -192,3 +192,39 @@ async fn observe_mode_says_what_it_would_do_and_does_nothing() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_kill_switch_is_on_nothing_is_stopped() -> Result<()> {
+    let registry = Registry::start()?;
+    for node in containerd::both().await? {
+        node.trust(&registry)?;
+        let magi = Magi::start(&node, &magi::Options::policy(magi::enforce("1MiB"))).await?;
+        std::fs::write(magi.kill_switch(), "anna: too many alarms\n")?;
+        wait::until("the switch to be seen", BOUND, STEP, || async {
+            let seen = magi.audit_of("kill-switch").unwrap_or_default();
+            (!seen.is_empty()).then_some(())
+        })
+        .await?;
+        let repository = format!("huge-{}", node.line());
+        let (pull, id) = under_way(&node, &registry, &magi, &repository, 3).await?;
+        magi.wait_audit("would-abort", 1, BOUND).await?;
+        let abort = magi.ctl(&["abort", &format!("p{id}")])?;
+        ensure!(
+            !abort.status.success() && text(&abort).contains("anna: too many alarms"),
+            "{}",
+            text(&abort)
+        );
+        let status = magi.ctl(&["status"])?;
+        ensure!(text(&status).contains("nothing is stopped"), "{}", text(&status));
+        ensure!(!pull.is_finished(), "it was stopped all the same");
+        ensure!(magi.audit_of("intent")?.is_empty(), "a lever was pulled");
+
+        std::fs::remove_file(magi.kill_switch())?;
+        let stopped = tokio::time::timeout(BOUND, pull).await??;
+        ensure!(stopped.outcome.is_err(), "it came through");
+        node.expect_nothing_left(&Counts::default(), BOUND).await?;
+        magi.stop()?;
+        node.shutdown()?;
+    }
+    Ok(())
+}

@@ -69,6 +69,8 @@ counters! {
     Resumed = "streams-resumed";
     /// Streams that ended because nothing was heard.
     Silent = "streams-silent";
+    /// Connections that ended because the certificate was over.
+    CertificateOver = "connections-certificate-over";
     /// Streams that ended because the node opened another.
     Replaced = "streams-replaced";
     /// Certificates that were read anew.

@@ -21,9 +21,9 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 const TOKEN: &str = "0123456789abcdef-a-token";
 
@@ -93,7 +93,8 @@ impl Endpoint {
         let token = Some(Token::new(TOKEN).unwrap());
         let (webhook, events) = Webhook::new(Access { token });
         let counts = webhook.counts();
-        tokio::spawn(webhook.serve(listener, TlsAcceptor::from(Arc::new(tls))));
+        let (_, tls) = watch::channel(Arc::new(tls));
+        tokio::spawn(webhook.serve(listener, tls));
         Self {
             address,
             authority,

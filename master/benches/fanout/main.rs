@@ -2,11 +2,13 @@
 //!
 //! The master runs as a process of its own (this program, started again), so that its memory is its own; the nodes are
 //! real clients in this one, each with its certificate and its TLS connection over loopback. Both share the machine, so
-//! the latencies are those of a master on a busy machine.
+//! the latencies are those of a master on a busy machine. What part of a burst is the machine's own shows beside it: as
+//! many bytes to as many plain TCP connections, and the processor time of either process.
 //!
 //! `cargo bench -p magi-master --bench fanout` measures 500, 1,000 and 5,000 nodes; `-- 100 200` measures those numbers.
 //! It prints a table on standard error, and one JSON object on standard output.
 
+mod floor;
 mod master;
 mod nodes;
 
@@ -16,6 +18,7 @@ use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 
+use crate::master::Master;
 use crate::nodes::Nodes;
 
 /// Numbers of nodes that are measured.
@@ -24,6 +27,8 @@ const NODES: &[usize] = &[500, 1000, 5000];
 const RATE: u64 = 500;
 /// For so long.
 const STEADY: Duration = Duration::from_secs(20);
+/// How often every node gets a verdict at once.
+const BURSTS: usize = 10;
 
 /// What one number of nodes costs.
 #[derive(Debug, Serialize)]
@@ -32,12 +37,25 @@ struct Figures {
     connect_seconds: f64,
     steady_rate: u64,
     steady: Spread,
-    /// One verdict for every node, all at once.
+    /// One verdict for every node, all at once; several times, one after the other.
     burst: Spread,
+    /// The same over plain TCP, from a loop that writes to tasks that read.
+    floor: Spread,
+    /// Processor time per verdict of a burst, answer included.
+    burst_cpu: Cost,
+    /// The same of the floor, without an answer.
+    floor_cpu: Cost,
     rss_idle_mib: f64,
     rss_mib: f64,
     rss_peak_mib: f64,
     cpu_idle_percent: f64,
+}
+
+/// Microseconds of processor time per verdict.
+#[derive(Debug, Serialize)]
+struct Cost {
+    master_us: f64,
+    nodes_us: f64,
 }
 
 /// Latencies in milliseconds.
@@ -66,39 +84,53 @@ impl Spread {
     }
 }
 
+impl Figures {
+    fn show(&self) {
+        let spread = |of: &Spread| {
+            format!(
+                "p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms ({})",
+                of.p50_ms, of.p99_ms, of.max_ms, of.verdicts
+            )
+        };
+        let cost = |of: &Cost| format!("master {:.1} us, nodes {:.1} us", of.master_us, of.nodes_us);
+        eprintln!("{} nodes, connected in {:.1} s", self.nodes, self.connect_seconds);
+        eprintln!(
+            "  {} verdicts a second: {}",
+            self.steady_rate,
+            spread(&self.steady)
+        );
+        eprintln!("  a verdict for every node at once: {}", spread(&self.burst));
+        eprintln!("    processor per verdict: {}", cost(&self.burst_cpu));
+        eprintln!("  as many bytes over plain TCP at once: {}", spread(&self.floor));
+        eprintln!("    processor per message: {}", cost(&self.floor_cpu));
+        eprintln!(
+            "  RSS idle {:.1} MiB, after {:.1}, peak {:.1}; idle CPU {:.1} %",
+            self.rss_idle_mib, self.rss_mib, self.rss_peak_mib, self.cpu_idle_percent
+        );
+    }
+}
+
 fn main() -> Result<()> {
     raise_descriptors()?;
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
-    if let [role, folder] = arguments.as_slice()
-        && role == "master"
+    match arguments
+        .iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .as_slice()
     {
-        return runtime.block_on(master::run(folder.as_ref()));
+        ["master", folder] => return runtime.block_on(master::run(folder.as_ref())),
+        ["floor"] => return runtime.block_on(floor::run()),
+        _ => {}
     }
     // cargo adds `--bench`.
     let numbers: Vec<usize> = arguments.iter().filter_map(|word| word.parse().ok()).collect();
     let numbers = if numbers.is_empty() { NODES } else { &numbers };
     let mut all = Vec::new();
-    eprintln!(
-        "  nodes  connect    steady p50    p99    max     burst p50    p99    max    RSS idle  after   peak  idle CPU"
-    );
     for nodes in numbers {
         let figures = runtime.block_on(measure(*nodes))?;
-        eprintln!(
-            "{:7} {:7.1}s  {:10.2} {:6.2} {:6.2}ms {:10.1} {:6.1} {:6.1}ms {:7.1} {:6.1} {:6.1} MiB {:6.1} %",
-            figures.nodes,
-            figures.connect_seconds,
-            figures.steady.p50_ms,
-            figures.steady.p99_ms,
-            figures.steady.max_ms,
-            figures.burst.p50_ms,
-            figures.burst.p99_ms,
-            figures.burst.max_ms,
-            figures.rss_idle_mib,
-            figures.rss_mib,
-            figures.rss_peak_mib,
-            figures.cpu_idle_percent,
-        );
+        figures.show();
         all.push(figures);
     }
     println!("{}", serde_json::json!({ "fanout": all }));
@@ -121,7 +153,7 @@ fn raise_descriptors() -> Result<()> {
 async fn measure(number: usize) -> Result<Figures> {
     // Thousands of small files that are flushed one by one: in memory, where there is such a folder.
     let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?;
-    let mut master = master::Master::start(folder.path()).await?;
+    let mut master = Master::start(folder.path()).await?;
     let started = std::time::Instant::now();
     let mut nodes = Nodes::connect(number, folder.path(), master.address).await?;
     let connect_seconds = started.elapsed().as_secs_f64();
@@ -133,14 +165,22 @@ async fn measure(number: usize) -> Result<Figures> {
     let verdicts = RATE * STEADY.as_secs();
     master.send(verdicts, RATE, number).await?;
     let steady = nodes.latencies(usize::try_from(verdicts)?).await?;
-    master.send(number as u64, 0, number).await?;
-    let burst = nodes.latencies(number).await?;
+    let (mut burst, burst_cpu) = (Vec::new(), Meter::start(&master)?);
+    for _ in 0..BURSTS {
+        master.send(number as u64, 0, number).await?;
+        burst.extend(nodes.latencies(number).await?);
+    }
+    let burst_cpu = burst_cpu.cost(&master, burst.len())?;
+    let (floor, floor_cpu) = floor::measure(number, BURSTS).await?;
     let figures = Figures {
         nodes: number,
         connect_seconds,
         steady_rate: RATE,
         steady: Spread::of(steady),
         burst: Spread::of(burst),
+        floor: Spread::of(floor),
+        burst_cpu,
+        floor_cpu,
         rss_idle_mib,
         rss_mib: master.memory("VmRSS:")?,
         rss_peak_mib: master.memory("VmHWM:")?,
@@ -149,4 +189,28 @@ async fn measure(number: usize) -> Result<Figures> {
     drop(nodes);
     master.end().await?;
     Ok(figures)
+}
+
+/// Processor time of both processes.
+pub(crate) struct Meter {
+    master: f64,
+    nodes: f64,
+}
+
+impl Meter {
+    pub(crate) fn start(master: &Master) -> Result<Self> {
+        Ok(Self {
+            master: master.cpu()?,
+            nodes: master::cpu_of("self")?,
+        })
+    }
+
+    /// What so many verdicts cost each since the start.
+    pub(crate) fn cost(self, master: &Master, verdicts: usize) -> Result<Cost> {
+        let each = |seconds: f64| seconds * 1e6 / verdicts as f64;
+        Ok(Cost {
+            master_us: each(master.cpu()? - self.master),
+            nodes_us: each(master::cpu_of("self")? - self.nodes),
+        })
+    }
 }

@@ -1,5 +1,6 @@
 //! The master as a process of its own, and how this one speaks with it: by lines.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
@@ -55,13 +56,16 @@ pub(crate) async fn run(folder: &Path) -> Result<()> {
             bail!("{line:?} is no order");
         };
         let begun = tokio::time::Instant::now();
+        let all_at_once = Timestamp::now();
         for number in 0..*count {
+            let mut at = all_at_once;
             if *rate > 0 {
                 let due = Duration::from_micros(number * 1_000_000 / rate);
                 tokio::time::sleep_until(begun + due).await;
+                at = Timestamp::now();
             }
             sent += 1;
-            says.send(verdict(number % nodes, sent)?).await?;
+            says.send(verdict(number % nodes, sent, at)?).await?;
         }
         println!("sent");
     }
@@ -70,8 +74,8 @@ pub(crate) async fn run(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Its time is when it is sent: both processes read the same clock.
-fn verdict(node: u64, number: u64) -> Result<Verdict> {
+/// Its time is when it is sent, of a burst when that begins: both processes read the same clock.
+fn verdict(node: u64, number: u64, at: Timestamp) -> Result<Verdict> {
     Ok(Verdict {
         kind: VerdictKind::PodGone,
         cause: Cause::Deleted,
@@ -80,7 +84,7 @@ fn verdict(node: u64, number: u64) -> Result<Verdict> {
         name: PodName::new("app-7d9c5b6f4-x2x4z")?,
         node: NodeName::new(name(usize::try_from(node)?))?,
         images: vec![ImageName::new("registry.example/team/app:1.2.3")?],
-        at: Timestamp::now(),
+        at,
     })
 }
 
@@ -96,9 +100,13 @@ impl Master {
     pub(crate) async fn start(folder: &Path) -> Result<Self> {
         crate::nodes::make_master(folder)?;
         std::fs::write(folder.join("policy.yaml"), "version: 1\n")?;
+        Self::launch(&["master".as_ref(), folder.as_ref()]).await
+    }
+
+    /// This program in another role; its first line is the address at which it listens.
+    pub(crate) async fn launch(role: &[&OsStr]) -> Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
-            .arg("master")
-            .arg(folder)
+            .args(role)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -138,17 +146,7 @@ impl Master {
 
     /// Seconds of processor time that it took.
     pub(crate) fn cpu(&self) -> Result<f64> {
-        let pid = self.child.id().context("the master ended")?;
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        let (_, fields) = stat.rsplit_once(')').context("no such line")?;
-        // utime and stime are fields 14 and 15 of proc(5); the first here is field 3.
-        let ticks: u64 = fields
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .filter_map(|word| word.parse::<u64>().ok())
-            .sum();
-        Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+        cpu_of(&self.child.id().context("the master ended")?.to_string())
     }
 
     pub(crate) async fn end(mut self) -> Result<()> {
@@ -156,4 +154,16 @@ impl Master {
         tokio::time::timeout(PATIENCE, self.child.wait()).await??;
         Ok(())
     }
+}
+
+/// Seconds of processor time that the threads of a process took, to the nanosecond.
+pub(crate) fn cpu_of(process: &str) -> Result<f64> {
+    let mut nanos = 0;
+    for thread in std::fs::read_dir(format!("/proc/{process}/task"))? {
+        // A thread may end in between: those that work do not.
+        let text = std::fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
+        let first = text.split(' ').next().and_then(|word| word.parse::<u64>().ok());
+        nanos += first.unwrap_or_default();
+    }
+    Ok(nanos as f64 / 1e9)
 }

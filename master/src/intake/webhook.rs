@@ -21,8 +21,9 @@ use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
@@ -93,8 +94,8 @@ impl Webhook {
         Arc::clone(&self.counts)
     }
 
-    /// Serves until the task is dropped, or nobody takes the events any more.
-    pub async fn serve(self, listener: TcpListener, tls: TlsAcceptor) {
+    /// Serves until the task is dropped, or nobody takes the events any more. Each connection gets what `tls` is then.
+    pub async fn serve(self, listener: TcpListener, tls: watch::Receiver<Arc<ServerConfig>>) {
         let this = Arc::new(self);
         let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut tasks = tokio::task::JoinSet::new();
@@ -112,7 +113,7 @@ impl Webhook {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
-            let (this, tls) = (Arc::clone(&this), tls.clone());
+            let (this, tls) = (Arc::clone(&this), TlsAcceptor::from(Arc::clone(&tls.borrow())));
             tasks.spawn(async move {
                 this.connection(stream, tls).await;
                 drop(permit);

@@ -10,6 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use magi_master_api::bounds::{MAX_ADMIN, MAX_DOWN, MAX_UP};
 use magi_master_api::wire::admin_server::AdminServer;
 use magi_master_api::wire::nodes_server::NodesServer;
+use rustls::pki_types::UnixTime;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -20,7 +21,7 @@ use tonic::codegen::http::{Request, Response};
 
 use super::Shared;
 use super::admin::Operators;
-use super::identity::Peer;
+use super::identity::{Peer, over_at};
 use super::service::Attendance;
 use super::tls::{Current, refusal};
 use crate::counters::Count;
@@ -73,21 +74,25 @@ pub(super) async fn accept(
         let acceptor = TlsAcceptor::from(Arc::clone(&tls.borrow()));
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
-            if let Some((stream, peer)) = recognise(&shared, tcp, &acceptor).await {
+            if let Some(peer) = recognise(&shared, tcp, &acceptor).await {
                 // Boxed, so that the handshake's room is not kept for the connection's life.
-                Box::pin(converse(shared, stream, peer)).await;
+                Box::pin(converse(shared, peer)).await;
             }
             drop(permit);
         });
     }
 }
 
+/// A connection whose other end is known.
+struct Recognised {
+    stream: Box<TlsStream<TcpStream>>,
+    peer: Peer,
+    /// How long its certificate is still good.
+    good_for: Duration,
+}
+
 /// Does the handshake, and finds out who it is.
-async fn recognise(
-    shared: &Shared,
-    tcp: TcpStream,
-    acceptor: &TlsAcceptor,
-) -> Option<(Box<TlsStream<TcpStream>>, Peer)> {
+async fn recognise(shared: &Shared, tcp: TcpStream, acceptor: &TlsAcceptor) -> Option<Recognised> {
     let from = tcp.peer_addr().ok();
     let refuse = |count: Count, why: &dyn std::fmt::Display| {
         shared.counters.one(count);
@@ -108,18 +113,31 @@ async fn recognise(
     let Some(leaf) = leaf else {
         return refuse(Count::RefusedNoCertificate, &"no certificate");
     };
+    let good_for = over_at(leaf).map_or(Duration::MAX, |over| {
+        Duration::from_secs(over.as_secs().saturating_sub(UnixTime::now().as_secs()))
+    });
     match Peer::of(leaf) {
         Ok(peer) => {
             shared.counters.one(Count::Accepted);
-            Some((Box::new(stream), peer))
+            Some(Recognised {
+                stream: Box::new(stream),
+                peer,
+                good_for,
+            })
         }
         Err(error) => refuse(Count::RefusedNameless, &error),
     }
 }
 
 /// Serves the calls of one connection.
-async fn converse(shared: Arc<Shared>, stream: Box<TlsStream<TcpStream>>, peer: Peer) {
-    let connection = CancellationToken::new();
+async fn converse(shared: Arc<Shared>, recognised: Recognised) {
+    let Recognised {
+        stream,
+        peer,
+        good_for,
+    } = recognised;
+    // It ends with the master; so nobody else here has to wait for that, which thousands would do at one place.
+    let connection = shared.stop.child_token();
     let _ended = connection.clone().drop_guard();
     let called = Arc::new(AtomicBool::new(false));
     let caller = Caller {
@@ -146,12 +164,18 @@ async fn converse(shared: Arc<Shared>, stream: Box<TlsStream<TcpStream>>, peer: 
     let silent = tokio::time::sleep(shared.limits.handshake);
     tokio::pin!(silent);
     let mut is_waiting = true;
+    let over = tokio::time::sleep(good_for);
+    tokio::pin!(over);
     loop {
         tokio::select! {
             // A peer that breaks off is no news.
             _ = serving.as_mut() => return,
             () = connection.cancelled() => break,
-            () = shared.stop.cancelled() => break,
+            () = over.as_mut() => {
+                shared.counters.one(Count::CertificateOver);
+                connection.cancel();
+                break;
+            }
             () = silent.as_mut(), if is_waiting => {
                 is_waiting = false;
                 if !called.load(Ordering::Relaxed) {

@@ -11,9 +11,10 @@
 //! says nothing.
 
 use std::fmt;
+use std::time::Duration;
 
-use rustls::pki_types::CertificateDer;
-use webpki::EndEntityCert;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use webpki::{EndEntityCert, KeyUsage};
 
 use crate::names::NodeName;
 
@@ -21,6 +22,8 @@ const URI: &str = "magi://";
 const NODE: &str = "node";
 const OPERATOR: &str = "operator";
 const DOMAIN: &str = ".magi";
+/// The last second of the year 9999, the last that a certificate can tell (RFC 5280, 4.1.2.5).
+const END_OF_TIME: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(253_402_300_799));
 
 /// The other end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +89,18 @@ impl fmt::Display for Peer {
             Self::Node(name) => write!(f, "node {name}"),
             Self::Operator(name) => write!(f, "operator {name}"),
         }
+    }
+}
+
+/// When the certificate `leaf` is over. None: it is for ever, or cannot be read.
+#[must_use]
+pub fn over_at(leaf: &CertificateDer<'_>) -> Option<UnixTime> {
+    let leaf = EndEntityCert::try_from(leaf).ok()?;
+    // webpki tells its end only to whom it is too late, and looks at that before anything else.
+    let asked = leaf.verify_for_usage(&[], &[], &[], END_OF_TIME, KeyUsage::client_auth(), None, None);
+    match asked {
+        Err(webpki::Error::CertExpired { not_after, .. }) => Some(not_after),
+        Ok(_) | Err(_) => None,
     }
 }
 

@@ -219,10 +219,10 @@ impl Server {
         tasks.spawn(tls::follow(
             self.files,
             self.fingerprint,
+            tls::config,
             self.tls,
             shared.limits.reload_every,
             Arc::clone(&shared.counters),
-            shared.stop.clone(),
         ));
         let routing = Arc::clone(&shared);
         let verdicts = self.verdicts;

@@ -81,6 +81,7 @@ pub(super) struct Session {
     random: SmallRng,
     until: Instant,
     is_over: bool,
+    connection: CancellationToken,
     /// Ends the listening half with this one.
     _listening: DropGuard,
 }
@@ -120,7 +121,7 @@ impl Session {
             Arc::clone(&halves),
             up,
             listening.clone(),
-            connection,
+            connection.clone(),
         ));
         let now = Instant::now();
         Self {
@@ -132,6 +133,7 @@ impl Session {
             ping: 0,
             random,
             is_over: false,
+            connection,
             welcome: Some(welcome),
             halves,
             shared,
@@ -158,8 +160,12 @@ impl Session {
             if let Some(end) = said.end {
                 return Err(end);
             }
-            if self.shared.stop.is_cancelled() {
-                return Err(Status::unavailable("the master is going"));
+            if self.connection.is_cancelled() {
+                return Err(Status::unavailable(if self.shared.stop.is_cancelled() {
+                    "the master is going"
+                } else {
+                    "the connection is over"
+                }));
             }
             if let Some(mark) = said.stored {
                 return Ok(Down::AuditStored(mark));
@@ -189,7 +195,7 @@ impl Session {
             }
             tokio::select! {
                 () = self.halves.wake.notified() => {}
-                () = self.shared.stop.cancelled() => {}
+                () = self.connection.cancelled() => {}
                 Ok(()) = self.policy.changed() => self.policy.mark_changed(),
                 Ok(()) = self.kill_switch.changed() => self.kill_switch.mark_changed(),
                 () = tokio::time::sleep_until(self.ping_at.min(self.until)) => {}

@@ -10,7 +10,6 @@ use magi_master_api::tls::{ALPN, Material, TlsError, TlsFiles, provider};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{CertificateError, ServerConfig};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use crate::counters::{Count, Counters};
 
@@ -40,23 +39,24 @@ pub fn config(material: &Material) -> Result<ServerConfig, TlsError> {
     Ok(config)
 }
 
-/// Looks at the files every `every`, and publishes what they say when they change. Files that cannot be used change
-/// nothing: they may be half written.
+/// Looks at the files every `every`, and publishes what `config` makes of them when they change, for as long as somebody
+/// takes it. Files that cannot be used change nothing: they may be half written.
 pub async fn follow(
     files: TlsFiles,
     mut fingerprint: [u8; 32],
+    config: impl Fn(&Material) -> Result<ServerConfig, TlsError> + Send + Sync + 'static,
     current: watch::Sender<Arc<ServerConfig>>,
     every: Duration,
     counters: Arc<Counters>,
-    stop: CancellationToken,
 ) {
+    let config = Arc::new(config);
     let mut last_problem = String::new();
     loop {
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = current.closed() => return,
             () = tokio::time::sleep(every) => {}
         }
-        let files = files.clone();
+        let (files, config) = (files.clone(), Arc::clone(&config));
         let read = tokio::task::spawn_blocking(move || {
             let material = Material::read(&files)?;
             let config = config(&material)?;

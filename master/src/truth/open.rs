@@ -15,7 +15,6 @@ use rustls::server::WebPkiClientVerifier;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsAcceptor;
 
 use super::TruthError;
 use super::catch_up::LogEnd;
@@ -25,6 +24,8 @@ use crate::files;
 use crate::intake::file::{self, Position, Progress};
 use crate::intake::watch as pods;
 use crate::intake::webhook::{Access, Events, Token, Webhook};
+use crate::settings;
+use crate::stream::tls;
 
 /// The place in the log is written at most so often: each time waits for the disk.
 const KEEP_EVERY: Duration = Duration::from_millis(100);
@@ -80,7 +81,7 @@ pub(super) async fn open(
         keeping: None,
     };
     if let Some(webhook) = &settings.intake.webhook {
-        sources.webhook = Some(open_webhook(webhook, settings, register).await?);
+        sources.webhook = Some(open_webhook(webhook, settings, register, counters).await?);
     }
     if let Some(whom) = &settings.intake.watch {
         sources.watch = Some(open_watch(whom, register).await?);
@@ -152,10 +153,18 @@ async fn open_webhook(
     settings: &WebhookSettings,
     master: &MasterSettings,
     register: &Register,
+    counters: &Arc<Counters>,
 ) -> Result<mpsc::Receiver<Events>, TruthError> {
     let token = settings.token.as_deref().map(Token::read).transpose();
     let token = token.map_err(TruthError::Token)?;
-    let tls = server_config(settings, master, token.is_some()).map_err(TruthError::Tls)?;
+    let clients = Clients {
+        are_asked_for_one: settings.client_ca.is_some(),
+        may_have_none: token.is_some(),
+    };
+    let files = certificates(settings, master);
+    let material = Material::read(&files).map_err(TruthError::Tls)?;
+    let tls = clients.server_config(&material).map_err(TruthError::Tls)?;
+    let (publish, tls) = watch::channel(Arc::new(tls));
     let listen = |source| TruthError::Listen {
         address: settings.listen,
         source,
@@ -164,48 +173,65 @@ async fn open_webhook(
     let address = listener.local_addr().map_err(listen)?;
     let (webhook, events) = Webhook::new(Access { token });
     register.enter_webhook(Entry::new("webhook", address).up().with(webhook.counts()));
+    tokio::spawn(tls::follow(
+        files,
+        material.fingerprint,
+        move |material| clients.server_config(material),
+        publish,
+        settings::limits(master).reload_every,
+        Arc::clone(counters),
+    ));
     // It ends when nobody takes its events any more.
-    tokio::spawn(webhook.serve(listener, TlsAcceptor::from(Arc::new(tls))));
+    tokio::spawn(webhook.serve(listener, tls));
     Ok(events)
 }
 
-/// The webhook's own certificate or the master's; and clients' ones are looked at, if there are authorities for them.
-fn server_config(
-    settings: &WebhookSettings,
-    master: &MasterSettings,
-    has_token: bool,
-) -> Result<ServerConfig, TlsError> {
+/// The webhook's own certificate or the master's.
+fn certificates(settings: &WebhookSettings, master: &MasterSettings) -> TlsFiles {
     let (certificate, key) = settings
         .certificate
         .clone()
         .unwrap_or_else(|| (master.tls.certificate.clone(), master.tls.key.clone()));
-    let client_ca = settings.client_ca.as_ref();
-    let material = Material::read(&TlsFiles {
+    TlsFiles {
         certificate,
         key,
         // Without authorities of its own nobody's certificate is asked for, and these are read for nothing.
-        ca: client_ca.unwrap_or(&master.tls.ca).clone(),
-    })?;
-    let config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|source| material.pair(source))?;
-    let config = if client_ca.is_some() {
-        let mut verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::clone(&material.roots), provider());
-        if has_token {
-            verifier = verifier.allow_unauthenticated();
-        }
-        let verifier = verifier.build().map_err(|error| TlsError::Verifier {
-            path: material.files().ca.clone(),
-            problem: error.to_string(),
-        })?;
-        config.with_client_cert_verifier(verifier)
-    } else {
-        config.with_no_client_auth()
-    };
-    config
-        .with_single_cert(material.chain.clone(), material.key.clone_key())
-        .map_err(|source| material.pair(source))
+        ca: settings.client_ca.as_ref().unwrap_or(&master.tls.ca).clone(),
+    }
+}
+
+/// How clients of the webhook prove who they are.
+#[derive(Clone, Copy)]
+struct Clients {
+    /// There are authorities for their certificates, which are looked at.
+    are_asked_for_one: bool,
+    /// They may have a token instead.
+    may_have_none: bool,
+}
+
+impl Clients {
+    fn server_config(self, material: &Material) -> Result<ServerConfig, TlsError> {
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|source| material.pair(source))?;
+        let config = if self.are_asked_for_one {
+            let mut verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::clone(&material.roots), provider());
+            if self.may_have_none {
+                verifier = verifier.allow_unauthenticated();
+            }
+            let verifier = verifier.build().map_err(|error| TlsError::Verifier {
+                path: material.files().ca.clone(),
+                problem: error.to_string(),
+            })?;
+            config.with_client_cert_verifier(verifier)
+        } else {
+            config.with_no_client_auth()
+        };
+        config
+            .with_single_cert(material.chain.clone(), material.key.clone_key())
+            .map_err(|source| material.pair(source))
+    }
 }
 
 async fn open_watch(

@@ -42,6 +42,8 @@ impl FakeApiServer {
         });
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                // As Go does: what is small must not wait for an acknowledgement.
+                stream.set_nodelay(true).unwrap();
                 let fake = Arc::clone(&fake);
                 let service = service_fn(move |request: Request<Incoming>| {
                     let answer = fake.answer(&request);

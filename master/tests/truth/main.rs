@@ -110,7 +110,12 @@ async fn lines_of_the_audit_log_reach_the_right_node() {
 
 /// Posts a body as an API server does.
 async fn post(world: &World, address: &str, body: String) {
-    let material = Material::read(&TlsFiles::in_folder(&world.path("master"))).unwrap();
+    assert_eq!(try_post(world, "master", address, body).await.unwrap(), 200);
+}
+
+/// The same, trusting the authority whose certificate is in this folder; the answer's status.
+async fn try_post(world: &World, trusted: &str, address: &str, body: String) -> std::io::Result<u16> {
+    let material = Material::read(&TlsFiles::in_folder(&world.path(trusted))).unwrap();
     let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -118,10 +123,7 @@ async fn post(world: &World, address: &str, body: String) {
         .with_no_client_auth();
     let tcp = TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from("127.0.0.1").unwrap();
-    let tls = TlsConnector::from(Arc::new(config))
-        .connect(name, tcp)
-        .await
-        .unwrap();
+    let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
     let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls))
         .await
         .unwrap();
@@ -132,7 +134,7 @@ async fn post(world: &World, address: &str, body: String) {
         .header(CONTENT_LENGTH, body.len())
         .body(Full::new(Bytes::from(body)))
         .unwrap();
-    assert_eq!(send.send_request(request).await.unwrap().status(), 200);
+    Ok(send.send_request(request).await.unwrap().status().as_u16())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,6 +178,43 @@ async fn what_is_posted_to_the_webhook_reaches_the_right_node() {
     let status = world.status().await;
     assert_eq!(intake(&status, "webhook").events, 30);
     assert_eq!(status.intakes.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_webhook_shows_a_new_certificate_without_a_restart() {
+    let world = World::new(|path| {
+        format!(
+            "{{ webhook: {{ listen: '127.0.0.1:0', tokenFile: {}, cert: {}, key: {} }} }}",
+            path("token"),
+            path("shown.crt"),
+            path("shown.key")
+        )
+    });
+    std::fs::write(world.path("token"), TOKEN).unwrap();
+    let show = |folder: &str| {
+        for end in ["key", "crt"] {
+            let (from, to) = (
+                world.path(&format!("{folder}/tls.{end}")),
+                world.path(&format!("shown.{end}")),
+            );
+            std::fs::copy(from, to).unwrap();
+        }
+    };
+    show("master");
+    let master = world.master();
+    let address = &master.intakes["webhook"];
+    let empty = || "{\"kind\":\"EventList\",\"items\":[]}".to_owned();
+    post(&world, address, empty()).await;
+    world.certificates("other");
+    assert!(try_post(&world, "other/master", address, empty()).await.is_err());
+    show("other/master");
+    let begun = Instant::now();
+    while try_post(&world, "other/master", address, empty()).await.is_err() {
+        assert!(begun.elapsed() < world::PATIENCE, "the old one is still shown");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(try_post(&world, "master", address, empty()).await.is_err());
+    assert!(world.status().await.counters["certificates-reloaded"] >= 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -45,19 +45,7 @@ impl World {
     pub(crate) fn new(intake: impl FnOnce(&dyn Fn(&str) -> String) -> String) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).display().to_string();
-        let mut certs = Command::new(MASTER);
-        certs.args([
-            "certs",
-            "--master-name",
-            "magi-master",
-            "--master-name",
-            "127.0.0.1",
-        ]);
-        certs.args(["--operator", "ann", "--out"]).arg(folder.path());
-        for node in NODES {
-            certs.args(["--node", node]);
-        }
-        assert!(certs.output().unwrap().status.success());
+        make_certificates(folder.path());
         fs::write(path("policy.yaml"), "version: 1\nmode: enforce\n").unwrap();
         // A master that is started again has to be where it was.
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -76,6 +64,11 @@ impl World {
         fs::write(path("master.yaml"), settings).unwrap();
         fs::create_dir(path("log")).unwrap();
         Self { folder, address }
+    }
+
+    /// Makes an authority, and certificates of it, in this folder.
+    pub(crate) fn certificates(&self, folder: &str) {
+        make_certificates(&self.path(folder));
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -218,4 +211,20 @@ impl Log {
         *self = Self::new(self.path.clone());
         self.rotated = rotated;
     }
+}
+
+fn make_certificates(folder: &Path) {
+    let mut certs = Command::new(MASTER);
+    certs.args([
+        "certs",
+        "--master-name",
+        "magi-master",
+        "--master-name",
+        "127.0.0.1",
+    ]);
+    certs.args(["--operator", "ann", "--out"]).arg(folder);
+    for node in NODES {
+        certs.args(["--node", node]);
+    }
+    assert!(certs.output().unwrap().status.success());
 }

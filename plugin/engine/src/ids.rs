@@ -233,6 +233,11 @@ number_name!(
     "a"
 );
 number_name!(
+    /// Something of an orphaned pull that is kept for a while.
+    KeepId,
+    "k"
+);
+number_name!(
     /// A question that waits for its answer; the asker chooses it.
     RequestId,
     "q"

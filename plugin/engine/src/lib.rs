@@ -28,6 +28,7 @@ mod budget;
 mod flights;
 mod images;
 mod judge;
+mod keeping;
 mod orphans;
 mod pairing;
 mod picture;

@@ -79,8 +79,8 @@ async fn on(line: Line, options: &Options) -> Result<Run> {
         summary,
     };
     let run = Run {
-        line: line.to_string(),
-        containerd: watched.version().to_owned(),
+        line: Some(line.to_string()),
+        containerd: Some(watched.version().to_owned()),
         series: vec![
             ms("magi", magi_returned),
             ms("by hand", hand_returned),

@@ -74,13 +74,13 @@ pub(crate) struct Series {
     pub(crate) summary: Summary,
 }
 
-/// A figure on one containerd.
+/// A figure on one containerd, or on none.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Run {
     /// Which line of versions.
-    pub(crate) line: String,
+    pub(crate) line: Option<String>,
     /// The version that its API reports.
-    pub(crate) containerd: String,
+    pub(crate) containerd: Option<String>,
     pub(crate) series: Vec<Series>,
     pub(crate) goals: Vec<Goal>,
     /// What else the samples show.
@@ -89,7 +89,17 @@ pub(crate) struct Run {
     pub(crate) samples: Value,
 }
 
-/// A figure on every containerd.
+impl Run {
+    /// Where it was taken, behind `before`.
+    fn place(&self, before: &str) -> String {
+        match &self.containerd {
+            Some(version) => format!("{before}containerd {version}"),
+            None => String::new(),
+        }
+    }
+}
+
+/// A figure, on every containerd that it is about.
 #[derive(Debug, Clone)]
 pub(crate) struct Figure {
     /// Also the file's name.
@@ -107,12 +117,7 @@ impl Figure {
         let mut missed = Vec::new();
         for run in &self.runs {
             for goal in run.goals.iter().filter(|goal| !goal.met) {
-                missed.push(format!(
-                    "{}, containerd {}: {}",
-                    self.name,
-                    run.containerd,
-                    goal.text()
-                ));
+                missed.push(format!("{}{}: {}", self.name, run.place(", "), goal.text()));
             }
         }
         missed
@@ -122,18 +127,19 @@ impl Figure {
     pub(crate) fn table(&self) -> String {
         let mut text = format!("{}: {}", self.name, self.what);
         for run in &self.runs {
-            let _ = write!(text, "\n  containerd {}", run.containerd);
+            text.push_str(&run.place("\n  "));
             for series in &run.series {
                 let Summary {
                     count,
                     min,
                     median,
                     p95,
+                    p99,
                     max,
                 } = series.summary;
                 let _ = write!(
                     text,
-                    "\n    {:<28} median {median:>8.2} {:<6} min {min:.2}, p95 {p95:.2}, max {max:.2}  ({count})",
+                    "\n    {:<28} median {median:>8.2} {:<6} min {min:.2}, p95 {p95:.2}, p99 {p99:.2}, max {max:.2}  ({count})",
                     series.what, series.unit
                 );
             }

@@ -108,8 +108,8 @@ async fn on(line: Line, options: &Options) -> Result<(Run, Run)> {
     magi.stop()?;
 
     let run = |series, goals, notes, samples| Run {
-        line: line.to_string(),
-        containerd: node.version().to_owned(),
+        line: Some(line.to_string()),
+        containerd: Some(node.version().to_owned()),
         series,
         goals,
         notes,

@@ -91,14 +91,33 @@ pub(crate) fn busy_seconds() -> f64 {
     ticks / TICKS_PER_SECOND
 }
 
+/// Processor time of all processes that this one started and that have ended, in seconds.
+pub(crate) fn children_seconds() -> Result<f64> {
+    let text = fs::read_to_string("/proc/self/stat").context("read /proc/self/stat")?;
+    let ticks = children_ticks(&text).context("/proc/self/stat is not understood")?;
+    Ok(ticks / TICKS_PER_SECOND)
+}
+
+fn children_ticks(stat: &str) -> Option<f64> {
+    // The name, in brackets, may hold anything; after it come single words.
+    let (_, words) = stat.rsplit_once(')')?;
+    let mut words = words.split_whitespace().skip(13);
+    let user: f64 = words.next()?.parse().ok()?;
+    let system: f64 = words.next()?.parse().ok()?;
+    Some(user + system)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{busy_seconds, field_kib, load};
+    use super::{busy_seconds, children_seconds, children_ticks, field_kib, load};
 
     #[test]
     fn proc_is_understood() {
         assert_eq!(field_kib("A:   12 kB\nVmRSS:\t   7 kB\n", "VmRSS:"), Some(7));
         assert!(busy_seconds() > 0.0);
+        assert!(children_seconds().is_ok());
+        let stat = "1 (a) 0 (b) S 1 1 1 0 -1 4194560 1 2 3 4 5 6 70 8 20 0 1 0 9";
+        assert_eq!(children_ticks(stat), Some(78.0));
         assert!(load().iter().all(|load| load.is_finite()));
     }
 }

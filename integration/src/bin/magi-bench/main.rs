@@ -7,9 +7,12 @@ mod attack;
 mod by_hand;
 mod figure;
 mod idle;
+mod intake;
 mod machine;
 mod options;
+mod orphan;
 mod process_cost;
+mod recordings;
 mod sandbox;
 mod stats;
 mod throughput;
@@ -57,6 +60,8 @@ fn run(options: &Options) -> Result<bool> {
             match what {
                 What::Abort => abort::measure(options).await.map(|figure| vec![figure]),
                 What::Throughput => throughput::measure(options).await.map(|figure| vec![figure]),
+                What::Orphan => orphan::measure(options).await.map(|figure| vec![figure]),
+                What::Intake => intake::measure(options).map(|figure| vec![figure]),
                 What::Idle => idle::measure(options).await,
                 What::Verify => verify::measure(options).await.map(|figure| vec![figure]),
                 What::Sandbox => sandbox::measure(options).await.map(|figure| vec![figure]),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// How to call it.
 pub(crate) const USAGE: &str = "\
-usage: magi-bench [--quick] [--check] [--only abort|throughput|idle|sandbox|verify]...
+usage: magi-bench [--quick] [--check] [--only abort|orphan|intake|throughput|idle|sandbox|verify]...
 
   --quick   few rounds, a small image, ten seconds of idling: for trying it out, not for figures
   --check   end with an error if a goal is missed
@@ -17,6 +17,10 @@ Results go to bench/*.json in cargo's target folder, those of --quick to bench/q
 pub(crate) enum What {
     /// From the first byte of a layer to the end of the pull.
     Abort,
+    /// From the API server's word that a pod is gone to the end of its pull.
+    Orphan,
+    /// Audit logs, read by magi-master and by the seed's line of grep and jq.
+    Intake,
     /// A good pull, with magi and without.
     Throughput,
     /// Processor and memory.
@@ -39,6 +43,21 @@ impl Options {
     /// Stopped pulls of each kind.
     pub(crate) fn abort_rounds(&self) -> usize {
         if self.quick { 3 } else { 21 }
+    }
+
+    /// Pods that are deleted in the middle of their pulls, for each way in which the master hears of it.
+    pub(crate) fn orphan_rounds(&self) -> usize {
+        if self.quick { 5 } else { 100 }
+    }
+
+    /// Bytes of audit log that are read, at least.
+    pub(crate) fn intake_bytes(&self) -> u64 {
+        if self.quick { 40_000_000 } else { 300_000_000 }
+    }
+
+    /// How often they are read, by each.
+    pub(crate) fn intake_rounds(&self) -> usize {
+        if self.quick { 1 } else { 5 }
     }
 
     /// Complete pulls with magi, and as many without.
@@ -88,6 +107,8 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Option<Opt
                 let what = args.next().ok_or("--only needs a name")?;
                 options.what.push(match what.as_str() {
                     "abort" => What::Abort,
+                    "orphan" => What::Orphan,
+                    "intake" => What::Intake,
                     "throughput" => What::Throughput,
                     "idle" => What::Idle,
                     "sandbox" => What::Sandbox,
@@ -102,6 +123,8 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Option<Opt
     if options.what.is_empty() {
         options.what = vec![
             What::Abort,
+            What::Orphan,
+            What::Intake,
             What::Throughput,
             What::Idle,
             What::Sandbox,
@@ -124,6 +147,8 @@ mod tests {
         let all = of(&[]).expect("fine").expect("options");
         let expected = [
             What::Abort,
+            What::Orphan,
+            What::Intake,
             What::Throughput,
             What::Idle,
             What::Sandbox,

@@ -103,8 +103,8 @@ fn run_of(node: &Containerd, with: &[f64], without: &[f64]) -> Run {
     };
     let (registered, alone) = (of(with), of(without));
     Run {
-        line: node.line().to_string(),
-        containerd: node.version().to_owned(),
+        line: Some(node.line().to_string()),
+        containerd: Some(node.version().to_owned()),
         series: vec![series("with magi", registered), series("without", alone)],
         goals: vec![Goal::at_most(
             "median with magi / median without",

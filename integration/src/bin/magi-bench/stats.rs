@@ -10,6 +10,8 @@ pub(crate) struct Summary {
     pub(crate) median: f64,
     /// By nearest rank; with fewer than 20 samples that is the largest.
     pub(crate) p95: f64,
+    /// The same; with fewer than 100 samples it is the largest.
+    pub(crate) p99: f64,
     pub(crate) max: f64,
 }
 
@@ -20,11 +22,13 @@ pub(crate) fn summary(samples: impl IntoIterator<Item = f64>) -> Summary {
     let count = sorted.len();
     let at = |index: usize| sorted.get(index).copied().unwrap_or_default();
     let last = count.saturating_sub(1);
+    let rank = |percent: usize| at((count * percent).div_ceil(100).saturating_sub(1));
     Summary {
         count,
         min: at(0),
         median: (at(last / 2) + at(count / 2)) / 2.0,
-        p95: at((count * 95).div_ceil(100).saturating_sub(1)),
+        p95: rank(95),
+        p99: rank(99),
         max: at(last),
     }
 }
@@ -49,8 +53,8 @@ mod tests {
     fn one_outlier_in_twenty_is_above_the_95th_percentile() {
         let found = summary((1..20).map(f64::from).chain([1000.0]));
         assert_eq!(
-            (found.p95, found.max, found.min, found.count),
-            (19.0, 1000.0, 1.0, 20)
+            (found.p95, found.p99, found.max, found.min, found.count),
+            (19.0, 1000.0, 1000.0, 1.0, 20)
         );
     }
 }

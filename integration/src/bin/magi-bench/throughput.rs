@@ -145,8 +145,8 @@ fn run_of(node: &Containerd, samples: &[Sample]) -> Run {
     });
     let series = |what, unit, summary| Series { what, unit, summary };
     Run {
-        line: node.line().to_string(),
-        containerd: node.version().to_owned(),
+        line: Some(node.line().to_string()),
+        containerd: Some(node.version().to_owned()),
         series: vec![
             series("with magi", "MiB/s", speed(true)),
             series("without", "MiB/s", speed(false)),

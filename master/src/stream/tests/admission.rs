@@ -1,6 +1,7 @@
 //! Who gets in, and who does not.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::stream;
 use jiff::Timestamp;
@@ -11,6 +12,10 @@ use magi_master_api::tls::{ALPN, Material, TlsFiles, provider};
 use magi_master_api::wire;
 use magi_master_api::wire::admin_client::AdminClient;
 use magi_master_api::wire::nodes_client::NodesClient;
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType,
+    date_time_ymd,
+};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -21,6 +26,7 @@ use super::verdict;
 use super::world::{NAME, World, issue, node};
 use crate::certs::{Authority, Subject};
 use crate::counters::Count;
+use crate::names::NodeName;
 use crate::stream::identity::Peer;
 
 /// A hello of `name`, and nothing after it; the stream stays open.
@@ -89,6 +95,47 @@ async fn wrong_certificates_are_refused_and_counted() {
         (0, 0)
     );
     assert!(world.shown("a").is_none());
+}
+
+/// A certificate of the world's authority that is over in so many seconds.
+fn short(world: &World, name: &str, seconds: i64) -> TlsFiles {
+    let tls = world.certificate(&node(name));
+    let key =
+        KeyPair::from_pem(&std::fs::read_to_string(world.folder.path().join("ca.key")).unwrap()).unwrap();
+    let mut authority = CertificateParams::default();
+    authority.distinguished_name = DistinguishedName::new();
+    authority
+        .distinguished_name
+        .push(DnType::CommonName, "magi certificate authority");
+    let mut leaf = CertificateParams::default();
+    leaf.subject_alt_names = vec![SanType::URI(
+        Peer::Node(NodeName::new(name).unwrap()).uri().try_into().unwrap(),
+    )];
+    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let since = u64::try_from(Timestamp::now().as_second() + seconds).unwrap();
+    leaf.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(since);
+    let leaf_key = KeyPair::generate().unwrap();
+    let leaf = leaf.signed_by(&leaf_key, &Issuer::new(authority, key)).unwrap();
+    std::fs::write(&tls.certificate, leaf.pem()).unwrap();
+    std::fs::write(&tls.key, leaf_key.serialize_pem()).unwrap();
+    tls
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_over_ends_its_stream() {
+    let world = World::new().await;
+    let mut lasting = world.node("lasting");
+    let mut node = world.node_with("a", world.address, short(&world, "a", 3), None);
+    world.connected("a").await;
+    world.connected("lasting").await;
+    let why = node.loss().await;
+    assert!(why.contains("the connection is over"), "{why}");
+    assert_eq!(world.count(Count::CertificateOver), 1);
+    // It comes again, and is not let in.
+    world.counted(Count::RefusedExpired, 1).await;
+    assert!(!world.shown("a").unwrap().is_connected);
+    world.say(verdict("lasting", "still-there")).await;
+    assert_eq!(lasting.verdict().await.uid, "still-there");
 }
 
 #[tokio::test]
