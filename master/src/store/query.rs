@@ -22,7 +22,7 @@ pub struct Found {
     pub older: u64,
 }
 
-/// Which records; what is empty or zero asks for nothing.
+/// Which records; what is empty or zero asks for nothing. A pod counts that asked, may have asked, or most likely did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
     /// The node.
@@ -50,6 +50,9 @@ struct Facts<'a> {
     image: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     pull: Option<Pull<'a>>,
+    /// Who most likely asked stands here, where that is not known for sure; and which pod is gone.
+    #[serde(borrow, default)]
+    evidence: Option<Vec<Owner<'a>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -110,7 +113,8 @@ impl Query {
         let pull = facts.pull.as_ref();
         let owners = pull
             .into_iter()
-            .flat_map(|pull| pull.owner.iter().chain(&pull.owner_candidates));
+            .flat_map(|pull| pull.owner.iter().chain(&pull.owner_candidates))
+            .chain(facts.evidence.iter().flatten());
         let is_reason = self.reason.is_empty() || facts.reason.as_deref() == Some(&*self.reason);
         let is_namespace = self.namespace.is_empty()
             || owners

@@ -131,6 +131,13 @@ async fn questions_find_what_they_ask_for() {
             3,
             "{\"kind\":\"refused\",\"reason\":\"orphaned\",\"image\":\"busybox\",\"pull\":null}".to_owned(),
         ),
+        (
+            4,
+            "{\"kind\":\"would-abort\",\"reason\":\"image-too-large\",\"pull\":{\"repositories\":[]},\"evidence\":[\
+             {\"kind\":\"declared-image\",\"limit\":1},{\"kind\":\"asked-for\",\"image\":\"r.example/likely:1\",\
+             \"pod\":{\"uid\":\"u\",\"namespace\":\"red\",\"name\":\"p\"}}]}"
+                .to_owned(),
+        ),
     ];
     assert!(store.append(&node("a"), &batch(records)).await);
     let ask = |query: Query| numbers(&store.query(&query).unwrap().records);
@@ -150,6 +157,14 @@ async fn questions_find_what_they_ask_for() {
         }),
         [1]
     );
+    for (namespace, image) in [("red", ""), ("", "likely"), ("red", "r.example/likely")] {
+        let query = Query {
+            namespace: text(namespace),
+            image: text(image),
+            ..none()
+        };
+        assert_eq!(ask(query), [4], "{namespace} {image}");
+    }
     assert_eq!(
         ask(Query {
             image: text("busybox"),
@@ -197,6 +212,6 @@ async fn questions_find_what_they_ask_for() {
             since_ms: 1,
             ..none()
         }),
-        [0, 1, 2, 3]
+        [0, 1, 2, 3, 4]
     );
 }

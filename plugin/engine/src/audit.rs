@@ -186,6 +186,31 @@ pub enum Entry {
     },
 }
 
+impl Entry {
+    /// What speaks for what it says; empty where a record carries none.
+    #[must_use]
+    pub fn evidence(&self) -> &[Evidence] {
+        match self {
+            Self::Intent { evidence, .. }
+            | Self::WouldAbort { evidence, .. }
+            | Self::Refused { evidence, .. } => evidence,
+            Self::Outcome { .. }
+            | Self::Ended { .. }
+            | Self::Clean { .. }
+            | Self::TakenOver { .. }
+            | Self::NotStopped { .. }
+            | Self::NotClean { .. }
+            | Self::ManifestUnreadable { .. }
+            | Self::Forgotten { .. }
+            | Self::SourceChanged { .. }
+            | Self::KillSwitch { .. }
+            | Self::Kept { .. }
+            | Self::Released { .. }
+            | Self::PolicyInForce { .. } => &[],
+        }
+    }
+}
+
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

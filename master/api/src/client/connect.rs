@@ -66,6 +66,10 @@ async fn greeted(config: NodeClient, hello: Hello) -> Result<Link, ClientError> 
     }
 }
 
+/// An operator's connection on which nothing is heard for so long is asked whether it lives, and given up after as long
+/// again: a tail may be silent for days. Nodes need none of that, they are told something every few seconds.
+const OPERATORS_SILENCE: Duration = Duration::from_secs(10);
+
 /// One connection to `master` (host and port), whose certificate must be for `server_name`. It is not made again by
 /// itself.
 ///
@@ -73,6 +77,22 @@ async fn greeted(config: NodeClient, hello: Hello) -> Result<Link, ClientError> 
 /// The certificates cannot be used, or the master cannot be reached or is another. That it takes ours shows with the
 /// first call.
 pub async fn channel(master: &str, server_name: &str, tls: &TlsFiles) -> Result<Channel, ClientError> {
+    connected(endpoint(), master, server_name, tls).await
+}
+
+/// The name stands in no address; whom we speak to is settled by TLS.
+fn endpoint() -> Endpoint {
+    Endpoint::from_static("http://master")
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+}
+
+async fn connected(
+    endpoint: Endpoint,
+    master: &str,
+    server_name: &str,
+    tls: &TlsFiles,
+) -> Result<Channel, ClientError> {
     let files = tls.clone();
     let tls =
         tokio::task::spawn_blocking(move || Material::read(&files).and_then(|material| material.client()))
@@ -93,10 +113,7 @@ pub async fn channel(master: &str, server_name: &str, tls: &TlsFiles) -> Result<
             Ok::<_, std::io::Error>(TokioIo::new(tls.connect(name, tcp).await?))
         }
     });
-    // The name stands in no address; whom we speak to is settled by TLS.
-    Endpoint::from_static("http://master")
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
+    endpoint
         .connect_with_connector(connector)
         .await
         .map_err(|source| ClientError::Connect {
@@ -114,6 +131,10 @@ pub async fn operator(
     server_name: &str,
     tls: &TlsFiles,
 ) -> Result<AdminClient<Channel>, ClientError> {
-    let channel = channel(master, server_name, tls).await?;
+    let endpoint = endpoint()
+        .http2_keep_alive_interval(OPERATORS_SILENCE)
+        .keep_alive_timeout(OPERATORS_SILENCE)
+        .keep_alive_while_idle(true);
+    let channel = connected(endpoint, master, server_name, tls).await?;
     Ok(AdminClient::new(channel).max_decoding_message_size(MAX_ADMIN))
 }

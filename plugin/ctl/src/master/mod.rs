@@ -61,6 +61,7 @@ async fn connect(args: &MasterArgs) -> Result<AdminClient<Channel>, Failure> {
             Exit::Failed,
             format!("{}: {NO_CERTIFICATE}", causes(&error)),
         )),
+        Ok(Err(error @ ClientError::ServerName { .. })) => Err(Failure::caused(Exit::Usage, &error)),
         Ok(Err(error)) => Err(Failure::caused(Exit::Unreachable, &error)),
         Err(_) => Err(Failure::new(
             Exit::Unreachable,

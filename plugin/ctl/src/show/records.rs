@@ -1,7 +1,9 @@
 //! The table of audit records, which may go on.
 
-use magi_engine::AuditRecord;
-use magi_engine::audit::{Entry, PullFacts};
+use magi_engine::audit::Entry;
+use magi_engine::ids::ImageName;
+use magi_engine::owner::PodIdentity;
+use magi_engine::{AuditRecord, Evidence};
 use serde::Deserialize as _;
 use serde_json::Value;
 
@@ -53,45 +55,56 @@ fn row(record: &Record) -> Vec<Cell> {
         Some(known) => known.entry.to_string(),
         None => record.record.to_string(),
     };
-    let pull = known.as_ref().and_then(|known| known.pull.as_ref());
-    let image = pull.map_or_else(|| image_of(known.as_ref()), image);
     [
         text("at"),
         &record.node,
-        &pull.map_or("-".to_owned(), pod),
-        &image,
+        &known.as_ref().map_or("-".to_owned(), pod),
+        &known.as_ref().map_or("-".to_owned(), image),
         &what,
     ]
     .map(|text| Cell::plain(escape::name(text)))
     .to_vec()
 }
 
-fn pod(pull: &PullFacts) -> String {
-    match (&pull.owner, pull.owner_candidates.as_slice()) {
-        (Some(owner), _) => owner.pod.as_ref().map_or("-".to_owned(), ToString::to_string),
-        (None, []) => "?".to_owned(),
-        (None, [..]) => format!("? (one of {})", pull.owner_candidates.len()),
+/// Whose pull it is; with a question mark what is not known for sure.
+fn pod(record: &AuditRecord) -> String {
+    let Some(pull) = &record.pull else {
+        return "-".to_owned();
+    };
+    let name = |pod: &Option<PodIdentity>| pod.as_ref().map_or("-".to_owned(), ToString::to_string);
+    match (&pull.owner, asked_for(record), pull.owner_candidates.len()) {
+        (Some(owner), ..) => name(&owner.pod),
+        (None, Some((_, pod)), _) => format!("{}?", name(pod)),
+        (None, None, 0) => "?".to_owned(),
+        (None, None, several) => format!("one of {several}?"),
     }
 }
 
-fn image(pull: &PullFacts) -> String {
-    let asked = pull.owner.as_ref().map(|owner| owner.image.to_string());
+fn image(record: &AuditRecord) -> String {
+    if let Entry::Refused { image, .. } = &record.entry {
+        return image.to_string();
+    }
+    let Some(pull) = &record.pull else {
+        return "-".to_owned();
+    };
+    let owner = pull.owner.as_ref().map(|owner| owner.image.to_string());
+    let likely = || asked_for(record).map(|(image, _)| image.to_string());
     let from = || pull.repositories.first().map(ToString::to_string);
-    asked.or_else(from).unwrap_or_else(|| "?".to_owned())
+    owner
+        .or_else(likely)
+        .or_else(from)
+        .unwrap_or_else(|| "?".to_owned())
 }
 
-fn image_of(record: Option<&AuditRecord>) -> String {
-    record
-        .and_then(|record| match_refused(&record.entry))
-        .unwrap_or_else(|| "-".to_owned())
-}
-
-fn match_refused(entry: &Entry) -> Option<String> {
-    if let Entry::Refused { image, .. } = entry {
-        Some(image.to_string())
-    } else {
-        None
-    }
+/// Who most likely asked, where it is not known for sure.
+fn asked_for(record: &AuditRecord) -> Option<(&ImageName, &Option<PodIdentity>)> {
+    record.entry.evidence().iter().find_map(|fact| {
+        if let Evidence::AskedFor { image, pod } = fact {
+            Some((image, pod))
+        } else {
+            None
+        }
+    })
 }
 
 #[cfg(test)]

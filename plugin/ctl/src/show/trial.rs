@@ -96,6 +96,12 @@ fn notes(outcome: &Outcome) -> Vec<String> {
             outcome.left_out.join(", ")
         ));
     }
+    if outcome.likely > 0 {
+        notes.push(format!(
+            "Of {} it is not known for sure for whom: they are judged as of the pod that most likely asked.",
+            outcome.likely
+        ));
+    }
     let skipped = &outcome.skipped;
     let counted = [
         (skipped.unreadable_lines, "lines that are no records"),

@@ -23,6 +23,8 @@ pub(crate) struct Case {
     pub(crate) stored: u64,
     /// How often; more than once only where not each was recorded.
     pub(crate) times: u64,
+    /// Who asked for it is not known for sure: it is who most likely did.
+    pub(crate) is_likely: bool,
 }
 
 impl Case {
@@ -89,6 +91,7 @@ impl Case {
                     }
                 }
                 Evidence::AskedFor { image, pod } if self.recorded.owners.is_empty() => {
+                    self.is_likely = true;
                     self.recorded.owners.push(Owner {
                         image: image.clone(),
                         pod: pod.clone(),
@@ -127,6 +130,7 @@ impl From<PullReport> for Case {
             },
             stored: pull.stored,
             times: 1,
+            is_likely: false,
         }
     }
 }
@@ -206,16 +210,17 @@ impl Cases {
                 None => pull.owner_candidates.clone(),
             };
             // Later records may know more, and those of the aftermath less.
-            let is_more = case.recorded.owners.len() != 1 && !owners.is_empty();
+            let is_more = (case.is_likely || case.recorded.owners.len() != 1) && !owners.is_empty();
             if is_more || pull.owner.is_some() {
                 case.recorded.owners = owners;
+                case.is_likely = false;
             }
             if !pull.repositories.is_empty() {
                 case.recorded.repositories.clone_from(&pull.repositories);
             }
             case.recorded.declared = pull.declared.or(case.recorded.declared);
             case.stored = case.stored.max(pull.stored);
-            case.learn(evidence(&record.entry));
+            case.learn(record.entry.evidence());
             return;
         }
         let Entry::Refused {
@@ -277,26 +282,4 @@ impl Cases {
 
 fn count(counter: &mut u64, more: u64) {
     *counter = counter.saturating_add(more);
-}
-
-/// What a record of a pull has to say for its verdict.
-fn evidence(entry: &Entry) -> &[Evidence] {
-    match entry {
-        Entry::Intent { evidence, .. }
-        | Entry::WouldAbort { evidence, .. }
-        | Entry::Refused { evidence, .. } => evidence,
-        Entry::Outcome { .. }
-        | Entry::Ended { .. }
-        | Entry::Clean { .. }
-        | Entry::TakenOver { .. }
-        | Entry::NotStopped { .. }
-        | Entry::NotClean { .. }
-        | Entry::ManifestUnreadable { .. }
-        | Entry::Forgotten { .. }
-        | Entry::SourceChanged { .. }
-        | Entry::KillSwitch { .. }
-        | Entry::Kept { .. }
-        | Entry::Released { .. }
-        | Entry::PolicyInForce { .. } => &[],
-    }
 }

@@ -32,8 +32,8 @@ Examples:
   magictl policy test --policy new.yaml --audit /var/lib/magi/audit.jsonl* --json | jq '.would_abort[]'
 
 Audit records tell only of pulls that some policy condemned, or would have; what `magictl pulls` prints tells of all.
-A record does not tell everything. Where the policy hangs on what is missing, the pull is not judged, and it is said why;
-nothing is guessed. Labels of pods are in no record. Budgets, and `denyFor`, hang on other pulls: they are left out.
+A record does not tell everything. Where the policy hangs on what is missing, the pull is not judged, and it is said why.
+Where only is known who most likely asked, that pod counts, and it is said how often that was so. Labels of pods are in no record. Budgets, and `denyFor`, hang on other pulls: they are left out.
 
 In JSON, sizes are bytes, and a namespace that is not known is null. Exits with 0 whatever the policy would do, and with 1 if
 a file cannot be read or the policy is wrong.")]
@@ -64,6 +64,8 @@ pub(crate) struct Outcome {
     pub(crate) pulls: u64,
     /// Those that would go on.
     pub(crate) spared: u64,
+    /// Those that were judged as of whoever most likely asked, which was not known for sure when it was recorded.
+    pub(crate) likely: u64,
     pub(crate) would_abort: Vec<Row<Verdict>>,
     pub(crate) not_judged: Vec<Row<Unknown>>,
     pub(crate) skipped: Skipped,
@@ -127,9 +129,12 @@ pub(crate) fn test(args: &TestArgs) -> Result<Exit, Failure> {
 fn outcome(policy: &Policy, cases: &Cases) -> Outcome {
     let mut would_abort = Rows::default();
     let mut not_judged = Rows::default();
-    let (mut pulls, mut spared) = (0_u64, 0_u64);
+    let (mut pulls, mut spared, mut likely) = (0_u64, 0_u64, 0_u64);
     for case in cases.all() {
         pulls = pulls.saturating_add(case.times);
+        if case.is_likely {
+            likely = likely.saturating_add(case.times);
+        }
         match judge(policy, &case.recorded) {
             Opinion::Condemned { reason, mode, rule } => {
                 would_abort.add(case, Verdict { reason, mode, rule })
@@ -146,6 +151,7 @@ fn outcome(policy: &Policy, cases: &Cases) -> Outcome {
         policy: policy.revision.clone(),
         pulls,
         spared,
+        likely,
         would_abort: would_abort.into_vec(),
         not_judged: not_judged.into_vec(),
         skipped: cases.skipped.clone(),

@@ -142,6 +142,29 @@ fn what_a_record_does_not_tell_is_said_and_not_guessed() {
 }
 
 #[test]
+fn who_most_likely_asked_counts_until_more_is_known() {
+    let app = "registry.example/app:1";
+    let mut would = too_large(3 * MIB);
+    let likely = json!({"kind": "asked-for", "image": app, "pod": owner("team", app)["pod"]});
+    would["evidence"].as_array_mut().unwrap().push(likely);
+    let first = record(1, &pull(1, None, Some(3 * MIB)), &would);
+    let policy =
+        "version: 1\nrules: [{ name: one, match: { namespaces: [team] }, limits: { image: 1MiB } }]\n";
+    let outcome = tried(policy, &audit(std::slice::from_ref(&first)));
+    assert_eq!(
+        (outcome.likely, outcome.would_abort[0].namespace.as_deref()),
+        (1, Some("team"))
+    );
+    let later = record(
+        2,
+        &pull(1, Some(owner("other", app)), Some(3 * MIB)),
+        &json!({"kind": "clean", "removed": 0}),
+    );
+    let outcome = tried(policy, &audit(&[first, later]));
+    assert_eq!((outcome.likely, outcome.spared), (0, 1));
+}
+
+#[test]
 fn reports_of_one_pull_are_one_pull_as_last_seen() {
     let report = |stage: &str, stored: u64, layer: u64| {
         json!({"now": 5, "ended": [], "pulls": [{
