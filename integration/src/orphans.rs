@@ -96,6 +96,11 @@ impl Stage {
         anyhow::bail!("no owner becomes known\n{}", self.logs())
     }
 
+    /// The master.
+    pub fn master(&mut self) -> &mut Master {
+        &mut self.master
+    }
+
     /// What the two of them said last.
     pub fn logs(&self) -> String {
         format!(

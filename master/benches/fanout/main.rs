@@ -6,7 +6,8 @@
 //! many bytes to as many plain TCP connections, and the processor time of either process.
 //!
 //! `cargo bench -p magi-master --bench fanout` measures 500, 1,000 and 5,000 nodes; `-- 100 200` measures those numbers.
-//! It prints a table on standard error, and one JSON object on standard output.
+//! It prints the figures on standard error, and writes them as one JSON object to the file behind `--json`, else to standard
+//! output.
 
 mod floor;
 mod master;
@@ -124,6 +125,8 @@ fn main() -> Result<()> {
         ["floor"] => return runtime.block_on(floor::run()),
         _ => {}
     }
+    let json = arguments.iter().position(|word| word == "--json");
+    let json = json.and_then(|at| arguments.get(at + 1));
     // cargo adds `--bench`.
     let numbers: Vec<usize> = arguments.iter().filter_map(|word| word.parse().ok()).collect();
     let numbers = if numbers.is_empty() { NODES } else { &numbers };
@@ -133,7 +136,11 @@ fn main() -> Result<()> {
         figures.show();
         all.push(figures);
     }
-    println!("{}", serde_json::json!({ "fanout": all }));
+    let text = serde_json::json!({ "fanout": all }).to_string() + "\n";
+    match json {
+        Some(path) => std::fs::write(path, text).with_context(|| format!("write {path}"))?,
+        None => print!("{text}"),
+    }
     Ok(())
 }
 

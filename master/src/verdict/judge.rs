@@ -92,6 +92,12 @@ impl Judge {
 
     fn withhold(&mut self, verdict: Verdict, image: ImageName) {
         let want = Want::new(verdict.node.clone(), &image);
+        // A verdict is judged again with each stream that its node begins.
+        let numbers = self.by_want.get(&want).into_iter().flatten();
+        let mut same_want = numbers.filter_map(|number| self.items.get(number));
+        if same_want.any(|item| item.verdict.uid == verdict.uid && item.verdict.kind == verdict.kind) {
+            return;
+        }
         self.counts.withheld += 1;
         self.by_want.entry(want.clone()).or_default().insert(self.next);
         self.items.insert(self.next, Item { want, image, verdict });

@@ -3,6 +3,7 @@
 mod admission;
 mod delivery;
 mod trail;
+mod wire;
 mod world;
 
 use jiff::Timestamp;
