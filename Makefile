@@ -57,14 +57,19 @@ doc: deps ## build the documentation; a warning is an error
 		$(CARGO) doc $(FLAGS) $(WRITTEN) --no-deps --document-private-items
 
 .PHONY: release
-release: deps
+release: release-node
+	@$(STEP) 'release build of magi-master' $(CARGO) build $(FLAGS) --release --package magi-master
+
+# The demo shows a node alone: it does not wait for the master's dependencies.
+.PHONY: release-node
+release-node: deps
 	@$(STEP) 'release build' $(CARGO) build $(FLAGS) --release $(PRODUCT)
 	@# containerd blocks every pull if this one cannot be started, so it needs nothing of the machine.
 	@$(STEP) 'release build of magi-verify' $(CARGO) rustc $(FLAGS) --release --package magi-verify \
 		--bin magi-verify -- -C target-feature=+crt-static
 
 .PHONY: demo
-demo: root parts release ## see magi stop a gigantic pull and a lying one beside a healthy one
+demo: root parts release-node ## see magi stop a gigantic pull and a lying one beside a healthy one
 	@# The product as it is shipped; the harness need not be compiled a second time for it.
 	@MAGI_BIN_DIR="$$(realpath "$${CARGO_TARGET_DIR:-target}")/release" \
 		$(STEP) 'demo' $(CARGO) run $(FLAGS) --quiet $(HARNESS) --bin magi-demo

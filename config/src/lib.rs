@@ -5,6 +5,7 @@
 //! each value is within its bounds; and one conversion checks what must hold between values. Every step reports
 //! and goes on, so that a person repairs a file once.
 
+mod audit_push;
 mod document;
 mod error;
 mod file;
@@ -34,8 +35,8 @@ pub use error::{ConfigError, Invalid, ReadError, Unreadable};
 pub use file::MAX_FILE;
 pub use master_document::parse_master_settings;
 pub use master_settings::{
-    AuditLogSettings, IntakeSettings, MasterSettings, MasterTlsSettings, NodesSettings, WatchSettings,
-    WebhookSettings,
+    AuditLogSettings, AuditPushSettings, IntakeSettings, MasterSettings, MasterTlsSettings, NodesSettings,
+    WatchSettings, WebhookSettings,
 };
 pub use policy::parse_policy;
 pub use problem::{Place, Problem};
@@ -53,8 +54,17 @@ pub use span::{SpanError, parse_duration};
 /// # Errors
 /// The file cannot be read, or something in it is wrong; the error tells everything that is.
 pub fn load_policy(path: &Path) -> Result<Policy, ConfigError> {
+    load_policy_text(path).map(|(policy, _)| policy)
+}
+
+/// The same, and the text that was read.
+///
+/// # Errors
+/// As [`load_policy`].
+pub fn load_policy_text(path: &Path) -> Result<(Policy, String), ConfigError> {
     let text = file::read(path).map_err(|step| Box::new(Unreadable::new(step)))?;
-    parse_policy(&path.display().to_string(), &text)
+    let policy = parse_policy(&path.display().to_string(), &text)?;
+    Ok((policy, text))
 }
 
 /// Reads the settings in the file `path`: one bounded read, of nothing but a file.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::audit_push::{self, RawAuditPush};
 use crate::document;
 use crate::error::ConfigError;
 use crate::master_intake::{self, RawIntake};
@@ -10,7 +11,7 @@ use crate::problem::{Mark, Problem, Sink, quoted};
 use crate::schema::{Said, section};
 use crate::settings::{AuditSettings, LogSettings};
 use crate::settings_document::RawLog;
-use crate::values::{Address, Count, FilePath, Size, Span, Version};
+use crate::values::{Address, Count, FilePath, MaybeFilePath, Size, Span, Version};
 
 const KIB: u64 = 1 << 10;
 const GIB: u64 = 1 << 30;
@@ -29,8 +30,9 @@ section! {
         "listen" listen: Address = Yaml("0.0.0.0:7443");
         /// The master's certificate, and whose certificates it takes. Files that change are read again.
         "tls" tls: RawTls = Words("see there");
-        /// The file that holds the pull policy for all nodes, or a folder with that one YAML file in it.
-        "policy" policy: FilePath = Yaml("/etc/magi/policy.yaml");
+        /// The file that holds the pull policy for all nodes, or a folder with that one YAML file in it. `null`: operators
+        /// push it with `magictl policy push`, and the master keeps it in `state`; where there is a file, it refuses that.
+        "policy" policy: MaybeFilePath = Yaml("/etc/magi/policy.yaml");
         /// The folder in which the master keeps the policy's number, the last good policy, and the kill switch.
         "state" state: FilePath = Yaml("/var/lib/magi-master");
         /// How the master hears of pods.
@@ -67,6 +69,8 @@ section! {
         "keep" keep: Count<1, 1000> = Yaml("15");
         /// A rotated file is removed when it is this old.
         "age" age: Span<MINUTE, MAX_AGE> = Yaml("720h");
+        /// Where records are pushed to besides, as they are stored.
+        "webhook" webhook: RawAuditPush = Words("see there");
     }
 }
 
@@ -98,6 +102,7 @@ fn check(raw: RawMaster, sink: &mut Sink) -> Option<MasterSettings> {
     let default = MasterSettings::default();
     let path = |said: Said<FilePath>, default: PathBuf| said.value().map_or(default, |path| path.0);
     let mut audit_age = default.audit_age;
+    let mut audit_push = None;
     Some(MasterSettings {
         listen: raw.listen.value().map_or(default.listen, |address| address.0),
         tls: match raw.tls.value() {
@@ -108,11 +113,12 @@ fn check(raw: RawMaster, sink: &mut Sink) -> Option<MasterSettings> {
             },
             None => default.tls,
         },
-        policy: path(raw.policy, default.policy),
+        policy: raw.policy.value().map_or(default.policy, |path| path.0),
         state: path(raw.state, default.state),
         intake: master_intake::check(raw.intake, sink),
         audit: match raw.audit.value() {
             Some(raw) => {
+                audit_push = audit_push::check(raw.webhook, sink);
                 audit_age = raw.age.value().map_or(audit_age, |age| age.0);
                 AuditSettings {
                     path: path(raw.path, default.audit.path),
@@ -123,6 +129,7 @@ fn check(raw: RawMaster, sink: &mut Sink) -> Option<MasterSettings> {
             None => default.audit,
         },
         audit_age,
+        audit_push,
         nodes: match raw.nodes.value() {
             Some(raw) => NodesSettings {
                 most: raw.most.value().map_or(default.nodes.most, |count| count.0),
@@ -147,8 +154,8 @@ fn check(raw: RawMaster, sink: &mut Sink) -> Option<MasterSettings> {
 /// What is written must be no file that is read, and nothing else that is written.
 fn check_paths_differ(raw: &RawMaster, sink: &mut Sink) {
     let tls = raw.tls.given().map(|raw| &raw.value);
+    let policy = raw.policy.given().and_then(|given| given.value.0.as_ref());
     let read = [
-        ("policy", raw.policy.given()),
         ("tls.certificate", tls.and_then(|tls| tls.certificate.given())),
         ("tls.key", tls.and_then(|tls| tls.key.given())),
         ("tls.ca", tls.and_then(|tls| tls.ca.given())),
@@ -156,6 +163,7 @@ fn check_paths_differ(raw: &RawMaster, sink: &mut Sink) {
     let mut read: Vec<(&str, &PathBuf)> = read
         .into_iter()
         .filter_map(|(key, given)| Some((key, &given?.value.0)))
+        .chain(policy.map(|path| ("policy", path)))
         .collect();
     let store = raw.audit.given().and_then(|raw| raw.value.path.given());
     let store = store.map(|given| (&given.value.0, &given.mark));
@@ -165,6 +173,8 @@ fn check_paths_differ(raw: &RawMaster, sink: &mut Sink) {
         written: position,
     } = intake.unwrap_or_default();
     read.extend(of_intake);
+    let push = raw.audit.given().and_then(|raw| raw.value.webhook.given());
+    read.extend(push.map(|raw| audit_push::files(&raw.value)).unwrap_or_default());
     let mut differs = |written: Option<(&PathBuf, &Mark)>, key: &str, others: &[(&str, &PathBuf)]| {
         let Some((path, mark)) = written else { return };
         for (other, _) in others.iter().filter(|(_, other)| *other == path) {

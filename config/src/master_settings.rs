@@ -18,8 +18,8 @@ pub struct MasterSettings {
     pub listen: SocketAddr,
     /// The master's certificate, and whose certificates it takes.
     pub tls: MasterTlsSettings,
-    /// The file that holds the pull policy, or the folder with that one file in it.
-    pub policy: PathBuf,
+    /// The file that holds the pull policy, or the folder with that one file in it; none: operators push it.
+    pub policy: Option<PathBuf>,
     /// The folder in which the master keeps what must outlive it.
     pub state: PathBuf,
     /// How it hears of pods.
@@ -28,6 +28,8 @@ pub struct MasterSettings {
     pub audit: AuditSettings,
     /// After so long a rotated file of the audit store is removed.
     pub audit_age: Duration,
+    /// Where audit records are pushed to besides.
+    pub audit_push: Option<AuditPushSettings>,
     /// The nodes.
     pub nodes: NodesSettings,
     /// The master's own log.
@@ -43,6 +45,17 @@ pub struct MasterTlsSettings {
     pub key: PathBuf,
     /// The authorities of nodes and operators.
     pub ca: PathBuf,
+}
+
+/// A receiver of audit records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AuditPushSettings {
+    /// An HTTPS URL.
+    pub url: String,
+    /// The file that holds the bearer token.
+    pub token: Option<PathBuf>,
+    /// The authorities of the receiver; none: the system's.
+    pub ca: Option<PathBuf>,
 }
 
 /// How the master hears of pods.
@@ -131,7 +144,7 @@ impl Default for MasterSettings {
                 key: "/etc/magi/tls/tls.key".into(),
                 ca: "/etc/magi/tls/ca.crt".into(),
             },
-            policy: "/etc/magi/policy.yaml".into(),
+            policy: Some("/etc/magi/policy.yaml".into()),
             state: "/var/lib/magi-master".into(),
             intake: IntakeSettings::default(),
             audit: AuditSettings {
@@ -140,6 +153,7 @@ impl Default for MasterSettings {
                 keep: 15,
             },
             audit_age: Duration::from_hours(720),
+            audit_push: None,
             nodes: NodesSettings {
                 most: 10_000,
                 ping: Duration::from_secs(15),

@@ -97,14 +97,9 @@ impl Scalar for MaybeHostPort {
         let Some((host, port)) = text.rsplit_once(':') else {
             return refuse(format!("{} has no port", quoted(text)), hint());
         };
-        let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        let is_host = match in_brackets {
-            Some(host) => matches!(host.parse(), Ok(IpAddr::V6(_))),
-            None => is_dns_name(host),
-        };
         let is_port = matches!(port.parse::<u16>(), Ok(port) if port != 0)
             && port.bytes().all(|digit| digit.is_ascii_digit());
-        if is_host && is_port {
+        if is_host(host) && is_port {
             Ok(Self(Some(text.to_owned())))
         } else {
             refuse(format!("{} is no host with a port", quoted(text)), hint())
@@ -161,6 +156,15 @@ impl Scalar for MaybeNodeName {
 
     fn absent() -> Option<Self> {
         Some(Self(None))
+    }
+}
+
+/// A DNS name, or an address as it stands in a URL.
+pub(crate) fn is_host(host: &str) -> bool {
+    let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    match in_brackets {
+        Some(host) => matches!(host.parse(), Ok(IpAddr::V6(_))),
+        None => is_dns_name(host),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use magi_engine::policy::{Budget, Limits, Mode, Policy, Rule, RuleVerdict, Selector};
+use magi_engine::policy::{Budget, Limits, Mode, OrphanKeep, Policy, Rule, RuleVerdict, Selector};
 use sha2::{Digest, Sha256};
 
 use crate::document;
@@ -12,7 +12,7 @@ use crate::patterns::{ImageDigest, ImagePattern, LabelPattern, NamespacePattern,
 use crate::problem::{Place, Problem, Sink, quoted};
 use crate::schema::{Given, List, Said, section};
 use crate::size::human_bytes;
-use crate::values::{Choice, Count, Flag, Limit, OneOf, Span, Version};
+use crate::values::{Choice, Count, Flag, Limit, OneOf, Size, Span, Version};
 
 /// Rules that one policy may have.
 const MAX_RULES: usize = 1000;
@@ -24,6 +24,8 @@ const MAX_DIGESTS: usize = 1000;
 const MAX_BUDGETS: usize = 100;
 const SECOND: u64 = 1000;
 const DAY: u64 = 24 * 3600 * SECOND;
+const MIB: u64 = 1 << 20;
+const PIB: u64 = 1 << 50;
 /// How long a stopped image stays denied unless the policy says otherwise.
 const DENY_FOR: Duration = Duration::from_secs(600);
 /// How long a pull whose pod is gone goes on unless the policy says otherwise.
@@ -54,9 +56,24 @@ section! {
         /// How long a pull goes on after the API server has taken its pod away; what comes back in that time finds it
         /// running. `0s`: not at all. Needs a master.
         "orphanGrace" orphan_grace: Span<0, DAY> = Yaml("5s");
+        /// What is kept of a pull that was stopped because its pod is gone.
+        "orphanKeep" orphan_keep: RawOrphanKeep = Words("see there");
         /// What the pulls of a namespace may fetch in a span of time. Pulls whose namespace is not known for sure are
         /// not counted, and exempt ones are never stopped.
         "budgets" budgets: List<RawBudget, 0, MAX_BUDGETS> = Yaml("[]");
+    }
+}
+
+section! {
+    /// What is kept of a pull that was stopped because its pod is gone: layers that are there as a whole, so that a pod
+    /// that is created again fetches only what is missing. Released early where the disk is short.
+    struct RawOrphanKeep {
+        /// For how long; `0s`: nothing is kept.
+        "for" time: Span<0, DAY> = Yaml("10m");
+        /// Bytes that are kept at any time, of all such pulls of a node together.
+        "bytes" bytes: Size<MIB, PIB> = Yaml("2GiB");
+        /// Percent of the disk that must be free; with less, nothing is kept.
+        "free" free: Count<0, 100> = Yaml("20");
     }
 }
 
@@ -164,7 +181,21 @@ fn check(raw: RawPolicy, revision: String, sink: &mut Sink) -> Option<Policy> {
         budgets,
         deny_for: raw.deny_for.value().map_or(DENY_FOR, |span| span.0),
         orphan_grace: raw.orphan_grace.value().map_or(ORPHAN_GRACE, |span| span.0),
+        orphan_keep: raw.orphan_keep.value().map(check_orphan_keep).unwrap_or_default(),
     })
+}
+
+fn check_orphan_keep(raw: RawOrphanKeep) -> OrphanKeep {
+    let built_in = OrphanKeep::default();
+    OrphanKeep {
+        time: raw.time.value().map_or(built_in.time, |span| span.0),
+        bytes: raw.bytes.value().map_or(built_in.bytes, |size| size.0),
+        free_percent: raw
+            .free
+            .value()
+            .and_then(|percent| u8::try_from(percent.0).ok())
+            .unwrap_or(built_in.free_percent),
+    }
 }
 
 fn check_budgets(

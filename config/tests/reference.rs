@@ -141,7 +141,7 @@ fn the_example_of_teams_means_what_it_says() {
 #[test]
 fn the_examples_show_every_key_of_a_policy() {
     let example = fs::read_to_string(here("examples/policy-teams.yaml")).unwrap();
-    let keys = "version mode limits image layer overrun denyFor orphanGrace budgets name namespaces window bytes pulls rules match \
+    let keys = "version mode limits image layer overrun denyFor orphanGrace orphanKeep for free budgets name namespaces window bytes pulls rules match \
                 podLabels images digests exempt deny";
     for key in keys.split_whitespace() {
         assert!(example.contains(&format!("{key}:")), "{key} is in no example");

@@ -14,7 +14,7 @@ use crate::master::{self, Happening, Loss, Master, Way};
 use crate::{Behaviour, Containerd, Line, Registry, wait};
 
 /// Orphans are stopped at once.
-const POLICY: &str = "version: 1\nmode: enforce\norphanGrace: 0s\ndenyFor: 0s\n";
+const POLICY: &str = "version: 1\nmode: enforce\norphanGrace: 0s\ndenyFor: 0s\norphanKeep: { free: 0 }\n";
 const BOUND: Duration = Duration::from_secs(20);
 const STEP: Duration = Duration::from_millis(5);
 /// Who asked in the first second of magi's life stays unknown, so such a pull is given up early.
@@ -108,6 +108,21 @@ impl Stage {
             self.magi.log_tail(20),
             self.master.process().log_tail(20)
         )
+    }
+
+    /// What pulls.
+    pub fn node(&self) -> &Containerd {
+        &self.node
+    }
+
+    /// What watches it.
+    pub fn magi(&self) -> &Magi {
+        &self.magi
+    }
+
+    /// What tells it of pods and policies.
+    pub fn master(&self) -> &Master {
+        &self.master
     }
 
     /// Where images come from.

@@ -121,6 +121,12 @@ counters! {
     StoreFailed = "audit-store-failures";
     /// Audit files that were removed for their age or number.
     StoreRotated = "audit-files-removed";
+    /// Audit records that the webhook took.
+    Pushed = "audit-webhook-pushed";
+    /// Attempts to push that failed.
+    PushFailed = "audit-webhook-failures";
+    /// Audit records that were not pushed, and are in the store only.
+    PushDropped = "audit-webhook-dropped";
 }
 
 impl Counters {

@@ -11,6 +11,7 @@ pub mod intake;
 pub mod ledger;
 pub mod names;
 pub mod policy;
+pub mod push;
 pub mod replay;
 pub mod server;
 pub mod settings;

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::counters::Counters;
 use crate::files::{self, FileError};
 use crate::policy::{PolicyError, Publisher};
+use crate::push::{Bounds, PushError, Pusher};
 use crate::settings;
 use crate::store::{Store, StoreError};
 use crate::stream::standing::Standing;
@@ -33,6 +34,9 @@ pub enum RunError {
     /// The audit store cannot be opened.
     #[error("cannot open the audit store")]
     Store(#[source] StoreError),
+    /// The receiver of audit records cannot be spoken to as the settings say.
+    #[error("cannot push audit records")]
+    Push(#[source] PushError),
     /// The streams cannot be served.
     #[error("cannot serve nodes")]
     Stream(#[source] StreamError),
@@ -52,7 +56,8 @@ pub struct Intake {
 #[derive(Debug)]
 pub struct Master {
     server: Server,
-    publisher: Publisher,
+    publisher: Arc<Publisher>,
+    pusher: Option<Pusher>,
     counters: Arc<Counters>,
     stop: CancellationToken,
 }
@@ -69,16 +74,26 @@ impl Master {
     ) -> Result<Self, RunError> {
         let counters = intake.counters;
         files::folder(&settings.state).map_err(RunError::State)?;
-        let mut publisher = Publisher::open(&settings.policy, &settings.state, Arc::clone(&counters))
+        let publisher = Publisher::open(settings.policy.as_deref(), &settings.state, Arc::clone(&counters))
             .map_err(RunError::Policy)?;
+        let publisher = Arc::new(publisher);
         publisher.look(Timestamp::now());
         let switchboard = Switchboard::open(&settings.state).map_err(RunError::Switch)?;
-        let store = Store::open(settings::store(settings), Arc::clone(&counters)).map_err(RunError::Store)?;
+        let pusher = match &settings.audit_push {
+            Some(push) => {
+                let seed = Timestamp::now().subsec_nanosecond().unsigned_abs();
+                let pusher = Pusher::new(push, Bounds::default(), Arc::clone(&counters), seed.into());
+                Some(pusher.map_err(RunError::Push)?)
+            }
+            None => None,
+        };
+        let queue = pusher.as_ref().map(Pusher::queue);
+        let store =
+            Store::open(settings::store(settings), queue, Arc::clone(&counters)).map_err(RunError::Store)?;
         let parts = Parts {
             verdicts: intake.verdicts,
             standing: intake.standing,
-            policy: publisher.sender(),
-            policy_problem: publisher.problems(),
+            policies: Arc::clone(&publisher),
             switchboard: Arc::new(switchboard),
             store,
             counters: Arc::clone(&counters),
@@ -93,6 +108,7 @@ impl Master {
         Ok(Self {
             server,
             publisher,
+            pusher,
             counters,
             stop,
         })
@@ -112,10 +128,16 @@ impl Master {
 
     /// Works until it is told to stop.
     pub async fn run(self) {
+        let pushing = self
+            .pusher
+            .map(|pusher| tokio::spawn(pusher.run(self.stop.clone())));
         let following = tokio::spawn(self.publisher.follow(settings::POLICY_EVERY, self.stop));
         self.server.serve().await;
         // It stops by the same token; a panic there was told already.
         drop(following.await);
+        if let Some(pushing) = pushing {
+            drop(pushing.await);
+        }
         tracing::info!("the master is gone");
     }
 }

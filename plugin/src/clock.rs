@@ -10,6 +10,12 @@ pub(crate) fn wall() -> Time {
     Time::from_micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
 
+/// The time in UTC, to the microsecond.
+pub(crate) fn rfc3339(at: Time) -> String {
+    let micros = i64::try_from(at.as_micros()).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_microsecond(micros).map_or_else(|_| micros.to_string(), |time| format!("{time:.6}"))
+}
+
 /// Reads [`Time`]; never steps back, whatever happens to the wall clock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {

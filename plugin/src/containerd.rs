@@ -17,6 +17,9 @@ use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 
+/// How the leases begin that magi makes itself: they are no pulls.
+pub(crate) const OWN_LEASES: &str = "magi-kept-";
+
 /// Longest answer that is taken; a node with thousands of blobs in one lease stays far below.
 const MAX_ANSWER: usize = 64 << 20;
 /// Longest wait for one answer. containerd answers in milliseconds; a full disk can make it slow.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use magi_engine::action::{Answer, LeverOutcome};
 use magi_engine::event::Question;
-use magi_engine::ids::{AttemptId, RequestId};
+use magi_engine::ids::{AttemptId, Digest, RequestId};
 use magi_engine::policy::Policy;
 use magi_engine::switch::KillSwitch;
 use magi_engine::trace::Line;
@@ -16,12 +16,12 @@ use magi_master_api::message::AuditMark;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::audit::{AuditError, AuditLog};
 use crate::causes;
 use crate::clock::Clock;
-use crate::levers::{Removal, Remover, Sockets};
+use crate::levers::{Hold, Removal, Remover, Sockets};
 use crate::recorder::Recorder;
 use crate::sources::containerd::{Attached, LookWish};
 use crate::sources::master::Trail;
@@ -75,7 +75,8 @@ struct State {
     askers: BTreeMap<RequestId, oneshot::Sender<(Time, Answer)>>,
     asked: u64,
     wake: Option<Time>,
-    cleaning: JoinSet<(AttemptId, LeverOutcome)>,
+    /// What containerd was asked to do, and what the engine is told when it is done.
+    calls: JoinSet<Option<Event>>,
 }
 
 impl Core {
@@ -93,10 +94,11 @@ impl Core {
             };
             let event = tokio::select! {
                 biased;
-                Some(done) = state.cleaning.join_next() => match done {
-                    Ok((attempt, outcome)) => Event::LeverDone { attempt, outcome },
+                Some(done) = state.calls.join_next() => match done {
+                    Ok(Some(event)) => event,
+                    Ok(None) => continue,
                     Err(failed) => {
-                        error!(error = %failed, "a clean-up did not come back");
+                        error!(error = %failed, "a call of containerd did not come back");
                         continue;
                     }
                 },
@@ -181,6 +183,31 @@ impl Core {
                 let _full = self.wishes.list.try_send(());
             }
             Action::WakeAt { at } => state.wake = Some(at),
+            Action::Keep {
+                keep,
+                namespace,
+                content,
+                until,
+            } => {
+                let hold = Hold {
+                    keep,
+                    namespace,
+                    until,
+                };
+                self.keep(state, hold, content);
+            }
+            Action::Release {
+                keep,
+                namespace,
+                until,
+            } => {
+                let hold = Hold {
+                    keep,
+                    namespace,
+                    until,
+                };
+                self.release(state, hold);
+            }
             Action::Answer { request, answer } => {
                 if let Some(reply) = state.askers.remove(&request) {
                     let _asker_gone = reply.send((now, answer));
@@ -234,9 +261,31 @@ impl Core {
 
     fn clean(&self, state: &mut State, attempt: AttemptId, removal: Removal) {
         let remover = self.remover.clone();
-        state
-            .cleaning
-            .spawn(async move { (attempt, remover.remove(removal).await) });
+        state.calls.spawn(async move {
+            let outcome = remover.remove(removal).await;
+            Some(Event::LeverDone { attempt, outcome })
+        });
+    }
+
+    fn keep(&self, state: &mut State, hold: Hold, content: Vec<Digest>) {
+        let remover = self.remover.clone();
+        state.calls.spawn(async move {
+            let kept = remover.keep(&hold, content).await;
+            let failed = kept.err().map(|error| causes::in_one_line(&error));
+            let keep = hold.keep;
+            Some(Event::KeepDone { keep, failed })
+        });
+    }
+
+    fn release(&self, state: &mut State, hold: Hold) {
+        let remover = self.remover.clone();
+        state.calls.spawn(async move {
+            if let Err(error) = remover.release(&hold).await {
+                let why = causes::in_one_line(&error);
+                warn!(why, "what was kept of a pull stays until it expires");
+            }
+            None
+        });
     }
 }
 

@@ -32,7 +32,7 @@ use crate::policies::Policies;
 use crate::recorder::Recorder;
 use crate::sources::containerd::Attached;
 use crate::sources::master::{Held, Kept};
-use crate::sources::{containerd, kernel, master, nri, requests, socket_table, switch};
+use crate::sources::{containerd, disk, kernel, master, nri, requests, socket_table, switch};
 
 /// Questions that may wait for the engine.
 const MAX_ASKED: usize = 64;
@@ -175,6 +175,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         };
         tasks.spawn(master::run(client_of(link, policies.pushed()), ties));
     }
+    tasks.spawn(disk::run(inbox.clone(), attached.clone()));
     tasks.spawn(switch::run(settings.control.kill_switch.clone(), inbox.clone()));
     let config = containerd::Config {
         address: settings.containerd.address.clone(),

@@ -5,7 +5,7 @@ mod ways;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -42,8 +42,17 @@ impl Master {
         Self::start_hearing(Way::AuditLog, policy).await
     }
 
+    /// Starts it without a policy: it takes one that is pushed.
+    pub async fn start_for_pushes() -> Result<Self> {
+        Self::start_with(Way::AuditLog, None).await
+    }
+
     /// The same, hearing of pods in this way.
     pub async fn start_hearing(way: Way, policy: &str) -> Result<Self> {
+        Self::start_with(way, Some(policy)).await
+    }
+
+    async fn start_with(way: Way, policy: Option<&str>) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("magi-master-")
             .tempdir()
@@ -66,16 +75,21 @@ impl Master {
             .output()
             .context("magi-master certs")?;
         ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        std::fs::write(path("policy.yaml"), policy).context("write the policy")?;
+        let source = match policy {
+            Some(policy) => {
+                std::fs::write(path("policy.yaml"), policy).context("write the policy")?;
+                path("policy.yaml").display().to_string()
+            }
+            None => "null".to_owned(),
+        };
         let port = free_port()?;
         let tls = path("tls/master");
         let (teller, intake) = Teller::ready(way, dir.path(), &tls).await?;
         let settings = format!(
             "version: 1\nlisten: 127.0.0.1:{port}\n\
              tls: {{ certificate: {tls}/tls.crt, key: {tls}/tls.key, ca: {tls}/ca.crt }}\n\
-             policy: {}\nstate: {}\naudit: {{ path: {} }}\n\
+             policy: {source}\nstate: {}\naudit: {{ path: {} }}\n\
              intake: {{ {intake} }}\nlog: {{ level: debug }}\n",
-            path("policy.yaml").display(),
             path("state").display(),
             path("records/audit.jsonl").display(),
             tls = tls.display(),
@@ -135,6 +149,42 @@ impl Master {
             state.display(),
             tls = tls.display(),
         )
+    }
+
+    /// Its host and port.
+    pub fn address(&self) -> String {
+        format!("localhost:{}", self.port)
+    }
+
+    /// The folder of the operator's certificate.
+    pub fn operator(&self) -> PathBuf {
+        self.dir.path().join("tls/operators/tester")
+    }
+
+    /// The folder of the node's certificate.
+    pub fn node(&self) -> PathBuf {
+        self.dir.path().join("tls/nodes").join(NODE)
+    }
+
+    /// `magictl`, which asks it as the operator.
+    pub fn ctl_command(&self, args: &[&str]) -> Result<Command> {
+        let mut command = Command::new(binary("magictl")?);
+        command
+            .args(args)
+            .env("MAGI_MASTER", self.address())
+            .env("MAGI_MASTER_TLS", self.operator())
+            .stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// Runs it.
+    pub fn ctl(&self, args: &[&str]) -> Result<Output> {
+        self.ctl_command(args)?.output().context("run magictl")
+    }
+
+    /// Writes another policy to its file.
+    pub fn change_policy(&self, policy: &str) -> Result<()> {
+        std::fs::write(self.dir.path().join("policy.yaml"), policy).context("write the policy")
     }
 
     /// The records that it has collected.

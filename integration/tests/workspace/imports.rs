@@ -16,6 +16,7 @@ pub(crate) const MAY_IMPORT: &[(&str, &[&str])] = &[
             "magi-config",
             "magi-engine",
             "magi-install",
+            "magi-master-api",
             "magi-node-api",
             "magi-sys",
             "magi-wire",

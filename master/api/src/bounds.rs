@@ -8,6 +8,8 @@ pub const MAX_UP: usize = 96 << 10;
 pub const MAX_DOWN: usize = 64 << 10;
 /// Bytes of a policy; a ConfigMap of Kubernetes holds no more either.
 pub const MAX_POLICY: usize = 1 << 20;
+/// Bytes of one message to or from an operator: a policy, or a record, and what stands around it.
+pub const MAX_ADMIN: usize = MAX_POLICY + (16 << 10);
 /// Bytes of one piece of a policy. Small, because a master may hold one for each of thousands of nodes.
 pub const POLICY_PART: usize = 8 << 10;
 /// Bytes of a node's name (a DNS subdomain, RFC 1123).

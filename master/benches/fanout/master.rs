@@ -35,7 +35,7 @@ pub(crate) async fn run(folder: &Path) -> Result<()> {
     };
     let mut settings = MasterSettings {
         listen: "127.0.0.1:0".parse()?,
-        policy: folder.join("policy.yaml"),
+        policy: Some(folder.join("policy.yaml")),
         state: folder.join("state"),
         ..MasterSettings::default()
     };

@@ -1,4 +1,7 @@
-//! The policy: read from where the operator puts it, checked, numbered, and published when it changes.
+//! The policy: read from where the operator puts it, or pushed by one; checked, numbered, and published when it changes.
+//!
+//! Where the settings name no file, operators push it ([`Publisher::push`]), and what is kept in the state folder is the
+//! policy. Where they name one, a push is refused: the file would win a second later, or the two would disagree for ever.
 //!
 //! It is a file, or a folder with one YAML file in it, as a ConfigMap is mounted: its files are links through `..data`,
 //! which is swapped as a whole. The file is read again every so often and compared with what is published; that costs a
@@ -8,7 +11,7 @@
 //! is also what a master begins with that was started beside a wrong one.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 use crate::counters::{Count, Counters};
 use crate::files::{self, FileError};
 
+/// What errors call a policy that no file holds.
+const PUSHED: &str = "policy";
 /// Entries of the policy's folder that are looked at.
 const MAX_ENTRIES: usize = 1024;
 
@@ -33,6 +38,8 @@ pub struct Snapshot {
     pub version: PolicyVersion,
     /// Its text.
     pub bytes: Bytes,
+    /// Who pushed it; none: it comes from a file.
+    pub by: Option<String>,
 }
 
 impl std::fmt::Debug for Snapshot {
@@ -70,6 +77,26 @@ pub enum PolicyError {
         /// The file.
         path: PathBuf,
     },
+    /// It was pushed to a master that takes it from a file.
+    #[error(
+        "this master takes its policy from {}: change it there (a ConfigMap: `kubectl edit`), or write `policy: null` in \
+         the master's settings and start it again, and it takes what is pushed", path.display()
+    )]
+    NotPushed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// What it was to replace is not in force any more.
+    #[error("revision {in_force} is in force, not {meant}: somebody else was faster")]
+    Replaced {
+        /// What is in force; 0: nothing.
+        in_force: u64,
+        /// What was to be replaced.
+        meant: u64,
+    },
+    /// It is too large.
+    #[error("the policy has more than {MAX_POLICY} bytes")]
+    TooLarge,
     /// It is no text.
     #[error("{} is not UTF-8 text", path.display())]
     NotText {
@@ -97,18 +124,20 @@ pub enum PolicyError {
 #[derive(Debug, Serialize, Deserialize)]
 struct Kept {
     revision: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    by: Option<String>,
 }
 
 /// Reads, numbers and publishes.
 ///
-/// Changed by: a look at the file ([`Self::look`]).
+/// Changed by: a look at the file ([`Self::look`]), or an operator ([`Self::push`]).
 #[derive(Debug)]
 pub struct Publisher {
-    source: PathBuf,
+    /// None: operators push it.
+    source: Option<PathBuf>,
     state: PathBuf,
-    last_revision: u64,
-    /// What was seen last and is not published, so that its problem is told once.
-    problem: String,
+    /// The number given last. Held while another is published: one at a time, so that folder and streams agree.
+    last_revision: Mutex<u64>,
     current: watch::Sender<Option<Arc<Snapshot>>>,
     problems: watch::Sender<String>,
     counters: Arc<Counters>,
@@ -119,33 +148,33 @@ impl Publisher {
     ///
     /// # Errors
     /// What was kept cannot be read.
-    pub fn open(source: &Path, state: &Path, counters: Arc<Counters>) -> Result<Self, PolicyError> {
+    pub fn open(source: Option<&Path>, state: &Path, counters: Arc<Counters>) -> Result<Self, PolicyError> {
         let number = state.join("policy.json");
         let kept = files::read_if_there(&number, files::SMALL).map_err(PolicyError::Keep)?;
         let text = files::read_if_there(&state.join("policy.yaml"), MAX_POLICY).map_err(PolicyError::Keep)?;
-        let last_revision = match &kept {
-            None => 0,
-            Some(bytes) => {
-                let kept: Kept = serde_json::from_slice(bytes)
-                    .map_err(|source| PolicyError::Broken { path: number, source })?;
-                kept.revision
-            }
+        let kept = match &kept {
+            None => Kept {
+                revision: 0,
+                by: None,
+            },
+            Some(bytes) => serde_json::from_slice(bytes)
+                .map_err(|source| PolicyError::Broken { path: number, source })?,
         };
         // An earlier release may have thought well of what this one finds wrong; nodes would refuse it.
         let good = text
-            .filter(|_| last_revision > 0)
-            .filter(|bytes| check(source, bytes).is_ok());
+            .filter(|_| kept.revision > 0)
+            .filter(|bytes| check(Path::new(PUSHED), bytes).is_ok());
         let current = good.map(|bytes| {
             Arc::new(Snapshot {
-                version: PolicyVersion::of(last_revision, &bytes),
+                version: PolicyVersion::of(kept.revision, &bytes),
                 bytes: bytes.into(),
+                by: kept.by,
             })
         });
         Ok(Self {
-            source: source.to_owned(),
+            source: source.map(Path::to_owned),
             state: state.to_owned(),
-            last_revision,
-            problem: String::new(),
+            last_revision: Mutex::new(kept.revision),
             current: watch::Sender::new(current),
             problems: watch::Sender::new(String::new()),
             counters,
@@ -164,9 +193,18 @@ impl Publisher {
         self.problems.subscribe()
     }
 
-    /// Looks at the file, at `now`, and publishes what is new. Whether something was.
-    pub fn look(&mut self, now: Timestamp) -> bool {
-        match self.look_or_fail(now) {
+    /// The file or folder that it comes from; none: operators push it.
+    #[must_use]
+    pub fn source(&self) -> Option<&Path> {
+        self.source.as_deref()
+    }
+
+    /// Looks at the file, if there is to be one, at `now`, and publishes what is new. Whether something was.
+    pub fn look(&self, now: Timestamp) -> bool {
+        let Some(source) = &self.source else {
+            return false;
+        };
+        match self.look_or_fail(source, now) {
             Ok(is_new) => {
                 self.tell(String::new());
                 is_new
@@ -182,8 +220,30 @@ impl Publisher {
         }
     }
 
-    fn tell(&mut self, problem: String) {
-        if problem == self.problem {
+    /// Takes what the operator `by` pushes at `now`, in place of revision `replaces` (0: of whatever there is). Gives its
+    /// number, and whether it is another policy than the one before.
+    ///
+    /// # Errors
+    /// It comes from a file, or it is wrong, or cannot be kept; nothing has changed then.
+    pub fn push(
+        &self,
+        bytes: &[u8],
+        by: &str,
+        replaces: u64,
+        now: Timestamp,
+    ) -> Result<(PolicyVersion, bool), PolicyError> {
+        if let Some(path) = &self.source {
+            return Err(PolicyError::NotPushed { path: path.clone() });
+        }
+        if bytes.len() > MAX_POLICY {
+            return Err(PolicyError::TooLarge);
+        }
+        check(Path::new(PUSHED), bytes)?;
+        self.publish(bytes, Some(by), replaces, now)
+    }
+
+    fn tell(&self, problem: String) {
+        if problem == *self.problems.borrow() {
             return;
         }
         if problem.is_empty() {
@@ -192,12 +252,11 @@ impl Publisher {
             self.counters.one(Count::PolicyProblems);
             tracing::warn!(problem, "the policy cannot be used: the last good one stays");
         }
-        self.problem.clone_from(&problem);
         self.problems.send_replace(problem);
     }
 
-    fn look_or_fail(&mut self, now: Timestamp) -> Result<bool, PolicyError> {
-        let path = one_file(&self.source)?;
+    fn look_or_fail(&self, source: &Path, now: Timestamp) -> Result<bool, PolicyError> {
+        let path = one_file(source)?;
         let bytes = files::read_if_there(&path, MAX_POLICY)
             .map_err(PolicyError::File)?
             .ok_or_else(|| PolicyError::Missing { path: path.clone() })?;
@@ -210,40 +269,70 @@ impl Publisher {
             return Ok(false);
         }
         check(&path, &bytes)?;
+        self.publish(&bytes, None, 0, now).map(|(_, is_new)| is_new)
+    }
+
+    /// Numbers what was checked, keeps it, and only then tells the streams.
+    fn publish(
+        &self,
+        bytes: &[u8],
+        by: Option<&str>,
+        replaces: u64,
+        now: Timestamp,
+    ) -> Result<(PolicyVersion, bool), PolicyError> {
+        let mut last = self.last_revision.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.borrow().clone();
+        let in_force = current.as_ref().map_or(0, |current| current.version.revision);
+        if replaces > 0 && replaces != in_force {
+            return Err(PolicyError::Replaced {
+                in_force,
+                meant: replaces,
+            });
+        }
+        if let Some(current) = current.filter(|current| current.bytes == bytes) {
+            return Ok((current.version, false));
+        }
         let now = u64::try_from(now.as_millisecond()).unwrap_or_default();
-        let revision = now.max(self.last_revision.saturating_add(1));
+        let revision = now.max(last.saturating_add(1));
+        let path = self.state.join("policy.json");
+        let kept = Kept {
+            revision,
+            by: by.map(ToOwned::to_owned),
+        };
         // The number first: should the text not follow, the next number is still higher than this one.
-        let number = serde_json::to_vec(&Kept { revision }).map_err(|source| PolicyError::Broken {
+        let number = serde_json::to_vec(&kept).map_err(|source| PolicyError::Broken {
             path: path.clone(),
             source,
         })?;
-        files::replace(&self.state.join("policy.json"), &number).map_err(PolicyError::Keep)?;
-        self.last_revision = revision;
-        files::replace(&self.state.join("policy.yaml"), &bytes).map_err(PolicyError::Keep)?;
+        files::replace(&path, &number).map_err(PolicyError::Keep)?;
+        *last = revision;
+        files::replace(&self.state.join("policy.yaml"), bytes).map_err(PolicyError::Keep)?;
         let snapshot = Snapshot {
-            version: PolicyVersion::of(revision, &bytes),
-            bytes: bytes.into(),
+            version: PolicyVersion::of(revision, bytes),
+            bytes: Bytes::copy_from_slice(bytes),
+            by: kept.by,
         };
+        let version = snapshot.version;
         self.counters.one(Count::Policies);
-        tracing::info!(version = %snapshot.version, "policy published");
+        tracing::info!(%version, by = snapshot.by, "policy published");
         self.current.send_replace(Some(Arc::new(snapshot)));
-        Ok(true)
+        Ok((version, true))
     }
 
-    /// Looks every `every` until it is time to stop.
-    pub async fn follow(mut self, every: Duration, stop: CancellationToken) {
+    /// Looks every `every` until it is time to stop; not at all if there is no file.
+    pub async fn follow(self: Arc<Self>, every: Duration, stop: CancellationToken) {
+        if self.source.is_none() {
+            return;
+        }
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(every) => {}
             }
-            let looked = tokio::task::spawn_blocking(move || {
-                self.look(Timestamp::now());
-                self
-            });
-            match looked.await {
-                Ok(publisher) => self = publisher,
-                Err(_) => return,
+            let publisher = Arc::clone(&self);
+            let looked = tokio::task::spawn_blocking(move || publisher.look(Timestamp::now()));
+            if looked.await.is_err() {
+                return;
             }
         }
     }

@@ -37,7 +37,7 @@ pub(super) struct Line<'a> {
 
 impl Stored {
     /// The line, with its end. None: the record is no JSON object.
-    pub(super) fn line(&self) -> Option<Vec<u8>> {
+    pub(crate) fn line(&self) -> Option<Vec<u8>> {
         let text = std::str::from_utf8(&self.json).ok()?;
         serde_json::from_str::<std::collections::HashMap<Cow<'_, str>, IgnoredAny>>(text).ok()?;
         let record: &RawValue = serde_json::from_str(text).ok()?;

@@ -22,9 +22,10 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::counters::Counters;
 use crate::names::NodeName;
+use crate::push::Queue;
 
 pub use line::Stored;
-pub use query::Query;
+pub use query::{Found, Query};
 
 /// Batches that wait for the writer; more are refused, and come again.
 const MAX_BATCHES: usize = 256;
@@ -109,16 +110,24 @@ struct Batch {
 }
 
 impl Store {
-    /// Opens the store, and finds out what is in it.
+    /// Opens the store, and finds out what is in it. What is stored is offered to `push` besides.
     ///
     /// # Errors
     /// A file cannot be made or read.
-    pub fn open(settings: StoreSettings, counters: Arc<Counters>) -> Result<Self, StoreError> {
+    pub fn open(
+        settings: StoreSettings,
+        push: Option<Arc<Queue>>,
+        counters: Arc<Counters>,
+    ) -> Result<Self, StoreError> {
         let marks = Arc::new(Marks::default());
         let (batches, queue) = mpsc::channel(MAX_BATCHES);
         let tail = broadcast::Sender::new(TAIL_BEHIND);
         let settings = Arc::new(settings);
-        let writer = writer::Writer::open(Arc::clone(&settings), Arc::clone(&marks), tail.clone(), counters)?;
+        let listeners = writer::Listeners {
+            tail: tail.clone(),
+            push,
+        };
+        let writer = writer::Writer::open(Arc::clone(&settings), Arc::clone(&marks), listeners, counters)?;
         std::thread::Builder::new()
             .name("audit-store".to_owned())
             .spawn(move || writer.run(queue))
@@ -149,11 +158,11 @@ impl Store {
         self.marks.of(node)
     }
 
-    /// The newest records that the question asks for, oldest first. It reads files: call it where waiting hurts nobody.
+    /// The newest records that the question asks for. It reads files: call it where waiting hurts nobody.
     ///
     /// # Errors
     /// A file cannot be read.
-    pub fn query(&self, query: &Query) -> Result<Vec<Stored>, StoreError> {
+    pub fn query(&self, query: &Query) -> Result<Found, StoreError> {
         query::run(&self.settings, query)
     }
 

@@ -13,6 +13,15 @@ use super::{StoreError, StoreSettings};
 /// Bytes of records that one answer has.
 const MAX_BYTES: usize = 16 << 20;
 
+/// What is stored that a question asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The newest, oldest first.
+    pub records: Vec<Stored>,
+    /// Older ones that found no room in the answer.
+    pub older: u64,
+}
+
 /// Which records; what is empty or zero asks for nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
@@ -138,10 +147,11 @@ fn is_part(name: &str, part: &str) -> bool {
     begins || ends || within
 }
 
-pub(super) fn run(settings: &StoreSettings, query: &Query) -> Result<Vec<Stored>, StoreError> {
+pub(super) fn run(settings: &StoreSettings, query: &Query) -> Result<Found, StoreError> {
     let limit = query.limit();
     let mut found: VecDeque<Stored> = VecDeque::new();
     let mut bytes = 0_usize;
+    let mut older = 0_u64;
     for (path, file) in open_all(settings)? {
         each_line(file, |line| {
             let Some(line) = Line::parse(line) else { return };
@@ -154,10 +164,14 @@ pub(super) fn run(settings: &StoreSettings, query: &Query) -> Result<Vec<Stored>
             while found.len() > limit || bytes > MAX_BYTES {
                 if let Some(oldest) = found.pop_front() {
                     bytes = bytes.saturating_sub(oldest.json.len());
+                    older = older.saturating_add(1);
                 }
             }
         })
         .map_err(|source| StoreError::Read { path, source })?;
     }
-    Ok(found.into())
+    Ok(Found {
+        records: found.into(),
+        older,
+    })
 }

@@ -20,7 +20,10 @@ fn settings(folder: &Path) -> StoreSettings {
 
 fn open(settings: StoreSettings) -> (Store, Arc<Counters>) {
     let counters = Arc::new(Counters::default());
-    (Store::open(settings, Arc::clone(&counters)).unwrap(), counters)
+    (
+        Store::open(settings, None, Arc::clone(&counters)).unwrap(),
+        counters,
+    )
 }
 
 fn node(name: &str) -> NodeName {
@@ -74,7 +77,10 @@ async fn each_record_is_stored_once() {
         node: "a".to_owned(),
         ..Query::default()
     };
-    assert_eq!(numbers(&store.query(&of_a).unwrap()), [0, 1, 2, 3, 4, 7, 8]);
+    assert_eq!(
+        numbers(&store.query(&of_a).unwrap().records),
+        [0, 1, 2, 3, 4, 7, 8]
+    );
     assert_eq!(counters.get(Count::RecordsUnusable), 2);
     assert_eq!(again.get(Count::RecordsRepeated), 5);
 }
@@ -97,13 +103,14 @@ async fn the_store_is_bounded() {
     }
     assert!(bytes <= 4 * 4096, "{bytes}");
     assert!(counters.get(Count::StoreRotated) > 0);
-    let newest = store.query(&Query::default()).unwrap();
+    let newest = store.query(&Query::default()).unwrap().records;
     assert_eq!(newest.last().unwrap().mark.sequence, 199);
     let few = Query {
         limit: 2,
         ..Query::default()
     };
-    assert_eq!(numbers(&store.query(&few).unwrap()), [198, 199]);
+    assert_eq!(numbers(&store.query(&few).unwrap().records), [198, 199]);
+    assert_eq!(store.query(&few).unwrap().older + 2, newest.len() as u64);
 }
 
 #[tokio::test]
@@ -126,7 +133,7 @@ async fn questions_find_what_they_ask_for() {
         ),
     ];
     assert!(store.append(&node("a"), &batch(records)).await);
-    let ask = |query: Query| numbers(&store.query(&query).unwrap());
+    let ask = |query: Query| numbers(&store.query(&query).unwrap().records);
     let none = Query::default;
     let text = str::to_owned;
     assert_eq!(

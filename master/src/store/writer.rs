@@ -15,15 +15,32 @@ use super::line::{Line, Stored};
 use super::{Batch, Marks, StoreError, StoreSettings};
 use crate::counters::{Count, Counters};
 use crate::names::NodeName;
+use crate::push::Queue;
 
 /// Batches that share one flush.
 const MAX_TOGETHER: usize = 64;
+
+/// Who hears of what is stored. None of them is waited for.
+pub(super) struct Listeners {
+    pub(super) tail: broadcast::Sender<Arc<Stored>>,
+    pub(super) push: Option<Arc<Queue>>,
+}
+
+impl Listeners {
+    fn tell(&self, stored: Arc<Stored>) {
+        if let Some(push) = &self.push {
+            push.offer(Arc::clone(&stored));
+        }
+        // Nobody may be listening.
+        drop(self.tail.send(stored));
+    }
+}
 
 /// Changed by: batches that come in.
 pub(super) struct Writer {
     settings: Arc<StoreSettings>,
     marks: Arc<Marks>,
-    tail: broadcast::Sender<Arc<Stored>>,
+    listeners: Listeners,
     counters: Arc<Counters>,
     file: File,
     size: u64,
@@ -33,7 +50,7 @@ impl Writer {
     pub(super) fn open(
         settings: Arc<StoreSettings>,
         marks: Arc<Marks>,
-        tail: broadcast::Sender<Arc<Stored>>,
+        listeners: Listeners,
         counters: Arc<Counters>,
     ) -> Result<Self, StoreError> {
         if let Some(folder) = settings.path.parent() {
@@ -64,7 +81,7 @@ impl Writer {
         Ok(Self {
             settings,
             marks,
-            tail,
+            listeners,
             counters,
             file,
             size,
@@ -129,8 +146,7 @@ impl Writer {
         }
         for one in stored {
             self.marks.set(&one.node, one.mark);
-            // Nobody may be listening.
-            drop(self.tail.send(Arc::new(one)));
+            self.listeners.tell(Arc::new(one));
         }
         for batch in batches {
             // A stream that has ended does not wait for it.

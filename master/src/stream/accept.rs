@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use magi_master_api::bounds::{MAX_DOWN, MAX_UP};
+use magi_master_api::bounds::{MAX_ADMIN, MAX_DOWN, MAX_UP};
 use magi_master_api::wire::admin_server::AdminServer;
 use magi_master_api::wire::nodes_server::NodesServer;
 use rustls::pki_types::UnixTime;
@@ -211,7 +211,7 @@ async fn route(
         (magi_master_api::wire::admin_server::SERVICE_NAME, false) => {
             request.extensions_mut().insert(caller);
             AdminServer::new(Operators { shared })
-                .max_decoding_message_size(MAX_UP)
+                .max_decoding_message_size(MAX_ADMIN)
                 .call(request)
                 .await
         }

@@ -16,6 +16,7 @@ use super::Shared;
 use super::accept::Caller;
 use super::nodes::Shown;
 use super::standing::Source;
+use crate::policy::PolicyError;
 use crate::store::{Query, Stored};
 
 /// Nodes that are looked at together.
@@ -31,13 +32,18 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Admin for Operators {
     async fn status(&self, _: Request<wire::StatusRequest>) -> Result<Response<wire::MasterStatus>, Status> {
         let shared = &self.shared;
-        let policy = shared.policy.borrow().as_ref().map(|snapshot| snapshot.version);
+        let policy = shared.policy.borrow().clone();
+        let source = shared.policies.source();
         let switch = message::KillSwitch::from(shared.kill_switch.borrow().clone());
         Ok(Response::new(wire::MasterStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_ms: milliseconds(shared.started),
-            policy: policy.map(Into::into),
-            policy_problem: shared.policy_problem.borrow().clone(),
+            policy: policy.as_ref().map(|snapshot| snapshot.version.into()),
+            policy_problem: shared.policies.problems().borrow().clone(),
+            policy_source: source.map(|path| path.display().to_string()).unwrap_or_default(),
+            policy_by: policy
+                .and_then(|snapshot| snapshot.by.clone())
+                .unwrap_or_default(),
             kill_switch: Some(switch.into()),
             counters: shared
                 .counters
@@ -88,7 +94,11 @@ impl Admin for Operators {
         .await
         .map_err(|_| Status::internal("the question failed"))?
         .map_err(|error| Status::internal(error.to_string()))?;
-        let records = found.into_iter().map(|stored| Ok(record(&stored, 0)));
+        let mut older = found.older;
+        let records = found
+            .records
+            .into_iter()
+            .map(move |stored| Ok(record(&stored, std::mem::take(&mut older))));
         Ok(Response::new(Box::pin(stream::iter(records))))
     }
 
@@ -145,6 +155,58 @@ impl Admin for Operators {
         tracing::warn!(by, engaged, reason, revision = switch.revision, "kill switch");
         Ok(Response::new(message::KillSwitch::from(switch).into()))
     }
+
+    async fn get_policy(&self, _: Request<wire::GetPolicyRequest>) -> Result<Response<wire::Policy>, Status> {
+        let policy = self.shared.policy.borrow().clone();
+        let policy = policy.ok_or_else(|| Status::not_found("this master has no policy"))?;
+        Ok(Response::new(wire::Policy {
+            version: Some(policy.version.into()),
+            text: policy.bytes.clone(),
+        }))
+    }
+
+    async fn push_policy(
+        &self,
+        request: Request<wire::PushPolicyRequest>,
+    ) -> Result<Response<wire::PolicyPushed>, Status> {
+        let Some(caller) = request.extensions().get::<Caller>().cloned() else {
+            return Err(Status::internal("the caller is not known"));
+        };
+        let wire::PushPolicyRequest { text, replaces } = request.into_inner();
+        let policies = Arc::clone(&self.shared.policies);
+        let by = caller.peer.to_string();
+        let pushed =
+            tokio::task::spawn_blocking(move || policies.push(&text, &by, replaces, Timestamp::now())).await;
+        let (version, is_new) = pushed
+            .map_err(|_| Status::internal("the policy could not be pushed"))?
+            .map_err(|error| not_pushed(&error))?;
+        Ok(Response::new(wire::PolicyPushed {
+            version: Some(version.into()),
+            unchanged: !is_new,
+        }))
+    }
+}
+
+fn not_pushed(error: &PolicyError) -> Status {
+    let mut why = error.to_string();
+    if let Some(cause) = std::error::Error::source(error) {
+        why = format!("{why}: {cause}");
+    }
+    // A status travels in a header, and a policy may have hundreds of mistakes.
+    why.truncate(why.floor_char_boundary(MAX_TEXT));
+    match error {
+        PolicyError::NotPushed { .. } => Status::failed_precondition(why),
+        PolicyError::Replaced { .. } => Status::aborted(why),
+        PolicyError::Wrong(_) | PolicyError::NotText { .. } | PolicyError::TooLarge => {
+            Status::invalid_argument(why)
+        }
+        PolicyError::List { .. }
+        | PolicyError::NotOne { .. }
+        | PolicyError::File(_)
+        | PolicyError::Missing { .. }
+        | PolicyError::Keep(_)
+        | PolicyError::Broken { .. } => Status::internal(why),
+    }
 }
 
 fn milliseconds(at: Timestamp) -> u64 {
@@ -195,6 +257,8 @@ fn node_status(shown: Shown) -> wire::NodeStatus {
         verdicts_lost: lost,
         audit_lost: known.audit_lost,
         pulls: known.pulls.map(Into::into),
+        since_ms: known.since.map(milliseconds).unwrap_or_default(),
+        policy_since_ms: known.policy_since.map(milliseconds).unwrap_or_default(),
     }
 }
 

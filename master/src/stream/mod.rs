@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::Counters;
-use crate::policy::Snapshot;
+use crate::policy::{Publisher, Snapshot};
 use crate::store::Store;
 use crate::switch::{Switch, Switchboard};
 use crate::verdict::Verdict;
@@ -80,9 +80,7 @@ pub struct Parts {
     /// What the ledger knows of verdicts that waited.
     pub standing: Arc<dyn Standing>,
     /// The policy, as it changes.
-    pub policy: watch::Sender<Option<Arc<Snapshot>>>,
-    /// What is wrong with the policy's file; empty: nothing.
-    pub policy_problem: watch::Receiver<String>,
+    pub policies: Arc<Publisher>,
     /// The kill switch.
     pub switchboard: Arc<Switchboard>,
     /// Where audit records go.
@@ -101,8 +99,8 @@ pub struct Parts {
 pub(crate) struct Shared {
     pub(crate) nodes: Nodes,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) policies: Arc<Publisher>,
     pub(crate) policy: watch::Sender<Option<Arc<Snapshot>>>,
-    pub(crate) policy_problem: watch::Receiver<String>,
     pub(crate) kill_switch: watch::Sender<Switch>,
     pub(crate) switchboard: Arc<Switchboard>,
     pub(crate) store: Store,
@@ -187,8 +185,8 @@ impl Server {
             shared: Arc::new(Shared {
                 nodes,
                 counters: parts.counters,
-                policy: parts.policy,
-                policy_problem: parts.policy_problem,
+                policy: parts.policies.sender(),
+                policies: parts.policies,
                 kill_switch: parts.switchboard.sender(),
                 switchboard: parts.switchboard,
                 store: parts.store,

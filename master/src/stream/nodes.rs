@@ -74,8 +74,12 @@ pub struct Known {
     pub seen: Option<Timestamp>,
     /// What it runs and sees.
     pub facts: Option<NodeFacts>,
+    /// Since when it has a stream, or has none; none: since before this run of the master.
+    pub since: Option<Timestamp>,
     /// The policy in force there.
     pub policy: Option<PolicyVersion>,
+    /// When it first said so.
+    pub policy_since: Option<Timestamp>,
     /// Why it refused the last one; none: it did not.
     pub policy_refused: Option<String>,
     /// The kill switch in force there.
@@ -84,6 +88,16 @@ pub struct Known {
     pub pulls: Option<Pulls>,
     /// Audit records that it dropped since its start.
     pub audit_lost: u64,
+}
+
+impl Known {
+    /// It says at `at` that this policy is in force there.
+    fn runs(&mut self, policy: Option<PolicyVersion>, at: Timestamp) {
+        if self.policy != policy {
+            self.policy = policy;
+            self.policy_since = policy.map(|_| at);
+        }
+    }
 }
 
 /// A node as an operator sees it.
@@ -246,7 +260,8 @@ impl Nodes {
         let known = &mut state.known;
         known.seen = Some(at);
         known.facts = Some(hello.facts);
-        known.policy = hello.policy;
+        known.since = Some(at);
+        known.runs(hello.policy, at);
         known.policy_refused = None;
         known.audit_lost = hello.audit_lost;
         counters.one(Count::Streams);
@@ -326,8 +341,8 @@ impl Node {
         Next::Nothing
     }
 
-    /// Stream `number` has ended.
-    pub fn end(&self, number: u64) {
+    /// Stream `number` has ended at `at`.
+    pub fn end(&self, number: u64, at: Timestamp) {
         let mut state = self.lock();
         if state
             .stream
@@ -335,6 +350,7 @@ impl Node {
             .is_some_and(|stream| stream.number == number)
         {
             state.stream = None;
+            state.known.since = Some(at);
             state.touched = Some(Instant::now());
         }
     }
@@ -358,8 +374,8 @@ impl Node {
         tracing::info!(node = %self.name, id = %answer.id, fate = ?answer.fate, detail = answer.detail, "verdict answered");
     }
 
-    /// What became of a policy.
-    pub fn policy_answered(&self, answer: PolicyAnswer, counters: &Counters) {
+    /// What became of a policy, heard at `at`.
+    pub fn policy_answered(&self, answer: PolicyAnswer, at: Timestamp, counters: &Counters) {
         match &answer.refused {
             None => tracing::debug!(node = %self.name, version = %answer.version, "policy in force"),
             Some(why) => {
@@ -369,7 +385,7 @@ impl Node {
         }
         let known = &mut self.lock().known;
         if answer.refused.is_none() {
-            known.policy = Some(answer.version);
+            known.runs(Some(answer.version), at);
         }
         known.policy_refused = answer.refused;
     }

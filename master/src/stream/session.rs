@@ -227,7 +227,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.halves.node.end(self.halves.number);
+        self.halves.node.end(self.halves.number, Timestamp::now());
     }
 }
 
@@ -328,7 +328,7 @@ fn take(shared: &Shared, halves: &Halves, message: Up) -> Result<(), Status> {
     match message {
         Up::Hello(_) => return Err(Status::invalid_argument("a second hello")),
         Up::Audit(_) => return Err(Status::resource_exhausted("one batch of audit records at a time")),
-        Up::Policy(answer) => node.policy_answered(answer, &shared.counters),
+        Up::Policy(answer) => node.policy_answered(answer, Timestamp::now(), &shared.counters),
         Up::Verdict(answer) => node.verdict_answered(&answer, &shared.counters),
         Up::Pulls(pulls) => node.pulls(pulls),
         Up::KillSwitch(revision) => node.kill_switch(revision),

@@ -6,18 +6,21 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use magi_engine::ids::PullId;
 
+use crate::master::args::{AuditCommand, MasterCommand, PolicyCommand, SwitchCommand};
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done
   1    failed
   2    usage, or a confirmation that nobody could give
-  3    magi-node (for `pull`: containerd) not reachable
+  3    magi-node (for `pull`: containerd; for `policy`, `audit`, `master` and `switch`: the master) not reachable
   4    no such pull in flight
   5    the pull is still running; magi-node goes on trying
   6    `doctor` found something that fails
+  7    `policy status`: a node does not run the newest policy; `policy diff`: the texts differ
   130  interrupted";
 
-/// Sees and stops the image pulls of this node.
+/// Sees and stops the image pulls of this node; asks the master about all nodes.
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXIT_CODES, max_term_width = 100, arg_required_else_help = true)]
 pub(crate) struct Cli {
@@ -47,6 +50,18 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Pull an image through containerd's CRI, as kubelet does.
     Pull(PullArgs),
+    /// The pull policy: which node runs which, push another one, try one on pulls of the past.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// The audit records of all nodes.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// The master.
+    #[command(subcommand)]
+    Master(MasterCommand),
+    /// The kill switch of all nodes.
+    #[command(subcommand)]
+    Switch(SwitchCommand),
     /// Register magi with containerd: NRI's socket and the image verifier.
     Install(crate::install::InstallArgs),
     /// Take back all that `install` did, to the byte.

@@ -20,6 +20,7 @@ pub(crate) enum Exit {
     NoSuchPull = 4,
     StillRunning = 5,
     Unwell = 6,
+    Differs = 7,
     Interrupted = 130,
 }
 
@@ -34,6 +35,8 @@ impl From<Exit> for ExitCode {
 pub(crate) struct Failure {
     pub(crate) exit: Exit,
     message: String,
+    /// The message has several lines, which are safe to show as they are.
+    is_verbatim: bool,
 }
 
 impl Failure {
@@ -41,21 +44,43 @@ impl Failure {
         Self {
             exit,
             message: message.into(),
+            is_verbatim: false,
+        }
+    }
+
+    /// With a report of several lines that escapes by itself what others wrote.
+    pub(crate) fn verbatim(exit: Exit, message: impl Into<String>) -> Self {
+        Self {
+            is_verbatim: true,
+            ..Self::new(exit, message)
         }
     }
 
     /// With an error and all that caused it.
     pub(crate) fn caused(exit: Exit, error: &(dyn std::error::Error + 'static)) -> Self {
-        let causes = std::iter::successors(Some(error), |error| error.source());
-        Self::new(
-            exit,
-            causes.map(ToString::to_string).collect::<Vec<_>>().join(": "),
-        )
+        Self::new(exit, causes(error))
     }
 
     pub(crate) fn print(&self) {
-        complain(&format!("{BAD}error:{BAD:#} {}\n", escape::text(&self.message)));
+        let message = if self.is_verbatim {
+            self.message.clone()
+        } else {
+            escape::text(&self.message)
+        };
+        complain(&format!("{BAD}error:{BAD:#} {message}\n"));
     }
+}
+
+/// An error and all that caused it, in one line. What says no more than the one before is left out.
+pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let mut told: Vec<String> = Vec::new();
+    for cause in causes.map(ToString::to_string) {
+        if told.last().is_none_or(|last| !last.ends_with(&cause)) {
+            told.push(cause);
+        }
+    }
+    told.join(": ")
 }
 
 impl From<ClientError> for Failure {

@@ -5,7 +5,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::AuditRecord;
-use crate::ids::{AttemptId, IngestKey, LeaseKey, RequestId, SnapshotName, SocketName};
+use crate::ids::{
+    AttemptId, ContainerdNamespace, Digest, IngestKey, KeepId, LeaseKey, RequestId, SnapshotName, SocketName,
+};
 use crate::owner::NodePod;
 use crate::report::Report;
 use crate::time::Time;
@@ -40,6 +42,26 @@ pub enum Action {
     WakeAt {
         /// When.
         at: Time,
+    },
+    /// Have containerd hold this content by a lease of magi's own, until then; answered with [`crate::Event::KeepDone`].
+    Keep {
+        /// Names it.
+        keep: KeepId,
+        /// Where.
+        namespace: ContainerdNamespace,
+        /// What.
+        content: Vec<Digest>,
+        /// When containerd lets go of it by itself.
+        until: Time,
+    },
+    /// Let go of what an [`Action::Keep`] holds.
+    Release {
+        /// Names it.
+        keep: KeepId,
+        /// Where.
+        namespace: ContainerdNamespace,
+        /// As it was said then.
+        until: Time,
     },
     /// Answer a question.
     Answer {

@@ -9,6 +9,7 @@ use crate::ids::{AttemptId, Digest, ImageName, IngestRef, LeaseKey, PullId, Repo
 use crate::owner::Owner;
 use crate::policy::Mode;
 use crate::switch::SwitchHolder;
+use crate::time::Time;
 
 /// Version of the records' form; raised when a field changes its meaning or goes away.
 pub const SCHEMA: &str = "magi.audit/1";
@@ -151,6 +152,22 @@ pub enum Entry {
         /// Whether it works now.
         up: bool,
     },
+    /// Finished layers of an orphaned pull are kept, or could not be.
+    Kept {
+        /// How many.
+        layers: u64,
+        /// Their bytes.
+        bytes: u64,
+        /// Until then.
+        until: Time,
+        /// Why they could not be; none: they are.
+        failed: Option<String>,
+    },
+    /// What was kept of an orphaned pull is let go of before its time.
+    Released {
+        /// Why.
+        why: String,
+    },
     /// The kill switch was set.
     KillSwitch {
         /// Whose hold of it.
@@ -226,6 +243,16 @@ impl fmt::Display for Entry {
             Self::SourceChanged { source, up } => {
                 write!(f, "source {source} {}", if *up { "works" } else { "is gone" })
             }
+            Self::Kept {
+                layers,
+                bytes,
+                failed: None,
+                ..
+            } => write!(f, "kept for whoever asks again: {layers} layers, {bytes} bytes"),
+            Self::Kept {
+                failed: Some(why), ..
+            } => write!(f, "its finished layers could not be kept: {why}"),
+            Self::Released { why } => write!(f, "its finished layers are no longer kept: {why}"),
             Self::KillSwitch { holder, engaged, by } => {
                 write!(
                     f,

@@ -92,6 +92,10 @@ pub const LOOK_FOR_LEASE: Duration = Duration::from_millis(5);
 pub const MAX_LOST_PODS: usize = 4096;
 /// Images of one such pod; Kubernetes allows a pod some hundred containers.
 pub const MAX_LOST_IMAGES: usize = 256;
+/// Orphaned pulls of which something is kept at a time.
+pub const MAX_KEEPS: usize = 64;
+/// Layers and documents that are kept of one pull.
+pub const MAX_KEPT_RESOURCES: usize = 64;
 /// For so long a pod's pulls are stopped after the master said that it is gone: the kubelet queues pulls for long.
 pub const ORPHANS_REMEMBERED: Duration = Duration::from_secs(3_600);
 /// Pods of the node that are remembered.

@@ -24,6 +24,7 @@ use crate::evidence::Source;
 use crate::flights::Flights;
 use crate::ids::{Digest, LeaseKey, PullId};
 use crate::images::Images;
+use crate::keeping::Keeping;
 use crate::orphans::Orphans;
 use crate::picture::Picture;
 use crate::pods::Pods;
@@ -55,6 +56,7 @@ pub struct Engine {
     orphans: Orphans,
     accounts: Accounts,
     switch: KillSwitch,
+    keeping: Keeping,
     refusals: BTreeMap<Digest, verify::Refusals>,
     aftermaths: BTreeMap<PullId, Aftermath>,
     ended: VecDeque<PullReport>,
@@ -92,6 +94,7 @@ impl Engine {
         let now = self.now.max(now);
         self.now = now;
         self.images.forget_old(now);
+        self.keeping.forget_old(now);
         // What was lost is no reason to act, not even on something else that is due by now.
         let may_act = !matches!(event, Event::SourceDown { .. } | Event::TiesLost);
         let may_tell_owners = event.may_tell_owners();
@@ -118,6 +121,8 @@ impl Engine {
             Event::PodSeen { pod } => self.pod_seen(pod, fx),
             Event::PodGone { sandbox } => self.pods.gone(&sandbox),
             Event::KillSwitch { holder, engaged, by } => self.switched(holder, engaged, by, fx),
+            Event::KeepDone { keep, failed } => self.keeping.came_back(keep, failed, &self.policy, fx),
+            Event::DiskSeen { free, total } => self.keeping.disk_seen(free, total, &self.policy, fx),
             Event::PodLost { lost } => self.pod_lost(now, lost, fx),
             Event::ManifestResolved { manifest } => self.images.learn(&manifest),
             Event::Asked { request, question } => self.asked(now, request, question, fx),
@@ -174,6 +179,7 @@ impl Engine {
     fn policy_loaded(&mut self, policy: Policy, fx: &mut Effects) {
         self.policy = policy;
         self.orphans.grace_changed();
+        self.keeping.policy_loaded(&self.policy, fx);
         for pull in self.pulls.values_mut() {
             pull.changed = true;
         }
@@ -278,6 +284,7 @@ impl Engine {
             .into_iter()
             .chain(aftermaths)
             .chain(self.images.next_expiry())
+            .chain(self.keeping.next_expiry())
             .chain(self.next_refusal_due())
             .chain(self.orphans.next_due(self.policy.orphan_grace));
         if let Some(wake) = self.agenda.wake(now, others) {
@@ -315,6 +322,7 @@ pub(crate) struct Footprint {
     pub(crate) denials: usize,
     pub(crate) charges: usize,
     pub(crate) refusals: usize,
+    pub(crate) kept: usize,
 }
 
 #[cfg(test)]
@@ -338,6 +346,7 @@ impl Engine {
             denials: self.images.denials(),
             charges: self.accounts.len(),
             refusals: self.refusals.len(),
+            kept: self.keeping.len(),
         }
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::action::LeverOutcome;
 use crate::evidence::{Source, TieMethod};
 use crate::ids::{
-    AttemptId, CallId, Cookie, Digest, ImageName, IngestDir, IngestKey, IngestRef, LeaseKey, PullId,
+    AttemptId, CallId, Cookie, Digest, ImageName, IngestDir, IngestKey, IngestRef, KeepId, LeaseKey, PullId,
     RequestId, SandboxId, SnapshotName, SocketName,
 };
 use crate::manifest::Manifest;
@@ -117,6 +117,20 @@ pub enum Event {
         /// It.
         sandbox: SandboxId,
     },
+    /// What an [`crate::Action::Keep`] came to.
+    KeepDone {
+        /// Which.
+        keep: KeepId,
+        /// Why nothing is held; none: it is.
+        failed: Option<String>,
+    },
+    /// How full the file system is that holds containerd's blobs. From time to time, and when it has changed much.
+    DiskSeen {
+        /// Bytes that are free for containerd.
+        free: u64,
+        /// Bytes in all.
+        total: u64,
+    },
     /// Somebody takes hold of the kill switch, or lets go of it. Counts whatever source is up or down.
     KillSwitch {
         /// Whose hold.
@@ -184,6 +198,8 @@ impl Event {
             | Self::Asked { .. }
             | Self::LeverDone { .. }
             | Self::KillSwitch { .. }
+            | Self::KeepDone { .. }
+            | Self::DiskSeen { .. }
             | Self::Tick => false,
         }
     }

@@ -233,6 +233,11 @@ number_name!(
     "a"
 );
 number_name!(
+    /// Something of an orphaned pull that is kept for a while.
+    KeepId,
+    "k"
+);
+number_name!(
     /// A question that waits for its answer; the asker chooses it.
     RequestId,
     "q"
@@ -255,6 +260,28 @@ pub struct LeaseKey {
     pub namespace: ContainerdNamespace,
     /// The lease.
     pub id: LeaseId,
+}
+
+/// Names for a pull of the past whose record does not tell them. Nothing is looked up by them.
+impl LeaseKey {
+    pub(crate) fn stand_in() -> Self {
+        Self {
+            namespace: ContainerdNamespace("unknown".into()),
+            id: LeaseId("unknown".into()),
+        }
+    }
+}
+
+impl IngestRef {
+    pub(crate) fn stand_in() -> Self {
+        Self("unknown".into())
+    }
+}
+
+impl Digest {
+    pub(crate) fn stand_in() -> Self {
+        Self(format!("sha256:{:064}", 0).into())
+    }
 }
 
 impl fmt::Display for LeaseKey {

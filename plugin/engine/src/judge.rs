@@ -3,6 +3,8 @@
 //! A pull is condemned only if every way in which the policy may apply to it condemns it, whoever may have asked for
 //! it, and enforced only if every way says enforce.
 
+pub mod trial;
+
 use crate::budget::Accounts;
 use crate::evidence::{Evidence, Reason};
 use crate::ids::{Digest, ImageName, RepositoryName};
@@ -109,13 +111,28 @@ impl Law<'_> {
     }
 
     fn by_policy(&self, pull: &Pull) -> Option<Verdict> {
+        let verdict = unanimous(self.ways(pull, !pull.declared.images.is_empty()).into_iter());
+        let asked = pull.asker().map(|asker| Evidence::AskedFor {
+            image: asker.request.image.clone(),
+            pod: asker.request.pod.clone(),
+        });
+        verdict.map(|mut verdict| {
+            verdict.evidence.extend(asked);
+            verdict
+        })
+    }
+
+    /// What each way says in which the policy may apply, whoever may have asked; `all_digests`: those that are known of
+    /// the pull are all it has.
+    fn ways(&self, pull: &Pull, all_digests: bool) -> Vec<Option<Condemnation>> {
         let images: Vec<&DeclaredImage> = pull.declared.images.iter().collect();
         let digests: Vec<&Digest> = pull.declared.roots.iter().collect();
-        let verdict = unanimous(pull.owners.hypotheses().into_iter().flat_map(|asker| {
+        let askers = pull.owners.hypotheses().into_iter();
+        let ways = askers.flat_map(|asker| {
             let subject = Subject {
                 repositories: &pull.declared.repositories,
                 digests: &digests,
-                all_digests: !images.is_empty(),
+                all_digests,
                 ..subject_of(asker)
             };
             self.policy
@@ -135,15 +152,8 @@ impl Law<'_> {
                     }
                 })
                 .collect::<Vec<_>>()
-        }));
-        let asked = pull.asker().map(|asker| Evidence::AskedFor {
-            image: asker.request.image.clone(),
-            pod: asker.request.pod.clone(),
         });
-        verdict.map(|mut verdict| {
-            verdict.evidence.extend(asked);
-            verdict
-        })
+        ways.collect()
     }
 
     /// What is said of the image itself: a rule denies it, or it was stopped a short while ago for a reason that would

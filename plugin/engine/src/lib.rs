@@ -28,6 +28,7 @@ mod budget;
 mod flights;
 mod images;
 mod judge;
+mod keeping;
 mod orphans;
 mod pairing;
 mod picture;
@@ -43,6 +44,7 @@ pub use audit::AuditRecord;
 pub use engine::Engine;
 pub use event::Event;
 pub use evidence::{Evidence, Reason, Source};
+pub use judge::trial;
 pub use policy::Policy;
 pub use time::Time;
 

@@ -206,6 +206,31 @@ pub struct Policy {
     /// How long a pull goes on after its pod was deleted: the pod may be one of many that come again at once.
     #[serde(default = "orphan_grace")]
     pub orphan_grace: Duration,
+    /// What is kept of a pull that was stopped because its pod is gone.
+    #[serde(default)]
+    pub orphan_keep: OrphanKeep,
+}
+
+/// Finished layers of pulls whose pods are gone: whoever creates the pod again need not fetch them again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrphanKeep {
+    /// For how long; zero: nothing is kept.
+    pub time: Duration,
+    /// Bytes that are kept at any time, of all pulls together.
+    pub bytes: u64,
+    /// Nothing is kept while less of the disk is free.
+    pub free_percent: u8,
+}
+
+impl Default for OrphanKeep {
+    fn default() -> Self {
+        Self {
+            time: Duration::from_secs(600),
+            bytes: 2 << 30,
+            // Soon after that the kubelet would remove images: by default with 85 % in use.
+            free_percent: 20,
+        }
+    }
 }
 
 const fn orphan_grace() -> Duration {
@@ -229,6 +254,7 @@ impl Default for Policy {
             budgets: Vec::new(),
             deny_for: Duration::ZERO,
             orphan_grace: orphan_grace(),
+            orphan_keep: OrphanKeep::default(),
         }
     }
 }

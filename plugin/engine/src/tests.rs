@@ -6,6 +6,7 @@ mod build;
 mod check;
 mod ending;
 mod judging;
+mod keeping;
 mod losing;
 mod orphaned;
 mod owning;

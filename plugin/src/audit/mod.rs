@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::clock::rfc3339;
 use magi_engine::Time;
 use magi_engine::audit::{AuditRecord, SCHEMA};
 use serde::Serialize;
@@ -210,12 +211,6 @@ fn open(path: &Path) -> Result<(File, u64), AuditError> {
         }),
         None => Ok((file, meta.len())),
     }
-}
-
-/// The time in UTC, to the microsecond.
-fn rfc3339(at: Time) -> String {
-    let micros = i64::try_from(at.as_micros()).unwrap_or(i64::MAX);
-    jiff::Timestamp::from_microsecond(micros).map_or_else(|_| micros.to_string(), |time| format!("{time:.6}"))
 }
 
 #[cfg(test)]

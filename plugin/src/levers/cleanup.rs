@@ -1,19 +1,23 @@
 //! What is done through containerd's API, and never by hand (containerd.md §15): the lease of a pull that is to fetch no
-//! layer is deleted, and what an ended pull left behind is removed.
+//! layer is deleted, what an ended pull left behind is removed, and what it has finished is held for a while.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use magi_engine::Time;
 use magi_engine::action::LeverOutcome;
-use magi_engine::ids::{IngestKey, LeaseKey, SnapshotName};
+use magi_engine::ids::{ContainerdNamespace, Digest, IngestKey, KeepId, LeaseKey, SnapshotName};
 use magi_wire::containerd::services::content::v1::AbortRequest;
-use magi_wire::containerd::services::leases::v1::DeleteRequest;
+use magi_wire::containerd::services::leases::v1::{
+    AddResourceRequest, CreateRequest, DeleteRequest, Resource,
+};
 use magi_wire::containerd::services::snapshots::v1::RemoveSnapshotRequest;
 
 use tokio::sync::OnceCell;
 
 use crate::causes;
-use crate::containerd::{Api, ApiError, Scope};
+use crate::clock::rfc3339;
+use crate::containerd::{Api, ApiError, OWN_LEASES, Scope};
 
 /// What is to be removed.
 #[derive(Clone, Debug)]
@@ -24,6 +28,21 @@ pub(crate) enum Removal {
     Ingest(IngestKey),
     /// An extract snapshot that no lease holds.
     Snapshot(SnapshotName),
+}
+
+/// A lease of magi's own.
+#[derive(Clone, Debug)]
+pub(crate) struct Hold {
+    pub(crate) keep: KeepId,
+    pub(crate) namespace: ContainerdNamespace,
+    pub(crate) until: Time,
+}
+
+impl Hold {
+    fn id(&self) -> String {
+        // With its end in it, as numbers begin anew when magi-node does.
+        format!("{OWN_LEASES}{}-{}", self.until.as_micros(), self.keep.0)
+    }
 }
 
 /// Removes through containerd's API, on a connection of its own that stays open: what is to be removed is removed in time
@@ -53,11 +72,73 @@ impl Remover {
         }
     }
 
+    /// Has containerd hold this until then, by a lease of magi's own; nothing at all if not all of it can be held.
+    pub(crate) async fn keep(&self, hold: &Hold, content: Vec<Digest>) -> Result<(), ApiError> {
+        let api = self.api.get_or_try_init(|| Api::connect(&self.address)).await?;
+        let held = hold_all(api, hold, content).await;
+        if held.is_err() {
+            // Else part of it would stay until it expires.
+            let _error_is_told = release(api, hold).await;
+        }
+        held
+    }
+
+    /// Lets go of what is held.
+    pub(crate) async fn release(&self, hold: &Hold) -> Result<(), ApiError> {
+        let api = self.api.get_or_try_init(|| Api::connect(&self.address)).await?;
+        match release(api, hold).await {
+            Err(error) if error.is_not_found() => Ok(()),
+            other => other,
+        }
+    }
+
     async fn try_to_remove(&self, removal: Removal) -> Result<(), ApiError> {
         // Once it is there it connects anew by itself when containerd was restarted.
         let api = self.api.get_or_try_init(|| Api::connect(&self.address)).await?;
         remove(api, removal).await
     }
+}
+
+async fn hold_all(api: &Api, hold: &Hold, content: Vec<Digest>) -> Result<(), ApiError> {
+    let scope = Scope::new(hold.namespace.clone())?;
+    // containerd's own collection ends it then (1.7.24 and 2.1.9 metadata/gc.go, `containerd.io/gc.expire`).
+    let until = rfc3339(hold.until);
+    let request = scope.request(CreateRequest {
+        id: hold.id(),
+        labels: [("containerd.io/gc.expire".to_owned(), until)].into(),
+    });
+    api.leases()
+        .create(request)
+        .await
+        .map_err(ApiError::call("Leases.Create"))?;
+    for digest in content {
+        let request = scope.request(AddResourceRequest {
+            id: hold.id(),
+            resource: Some(Resource {
+                id: digest.to_string(),
+                r#type: "content".to_owned(),
+            }),
+        });
+        api.leases()
+            .add_resource(request)
+            .await
+            .map_err(ApiError::call("Leases.AddResource"))?;
+    }
+    Ok(())
+}
+
+async fn release(api: &Api, hold: &Hold) -> Result<(), ApiError> {
+    let scope = Scope::new(hold.namespace.clone())?;
+    // At once: whoever lets go wants the room.
+    let request = scope.request(DeleteRequest {
+        id: hold.id(),
+        sync: true,
+    });
+    api.leases()
+        .delete(request)
+        .await
+        .map_err(ApiError::call("Leases.Delete"))?;
+    Ok(())
 }
 
 async fn remove(api: &Api, removal: Removal) -> Result<(), ApiError> {

@@ -2,6 +2,7 @@
 //! levers; they meet in [`crate::node`].
 
 pub(crate) mod containerd;
+pub(crate) mod disk;
 pub(crate) mod kernel;
 pub(crate) mod master;
 pub(crate) mod nri;

@@ -13,7 +13,7 @@ use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::{ClientError, NodeClient};
-use crate::bounds::{MAX_DOWN, MAX_UP};
+use crate::bounds::{MAX_ADMIN, MAX_DOWN, MAX_UP};
 use crate::message::{Down, Hello, Up, Welcome};
 use crate::tls::{Material, TlsError, TlsFiles};
 use crate::wire;
@@ -26,9 +26,6 @@ const GREETED_WITHIN: Duration = Duration::from_secs(10);
 const UP_WAITING: usize = 2;
 /// Bytes that the master may send ahead of us on the stream.
 const WINDOW: u32 = 64 << 10;
-
-/// Bytes of one message to an operator: a record and what stands around it, or a node's status.
-const MAX_ANSWER: usize = 256 << 10;
 
 /// A stream on which the master has greeted.
 pub(super) struct Link {
@@ -118,5 +115,5 @@ pub async fn operator(
     tls: &TlsFiles,
 ) -> Result<AdminClient<Channel>, ClientError> {
     let channel = channel(master, server_name, tls).await?;
-    Ok(AdminClient::new(channel).max_decoding_message_size(MAX_ANSWER))
+    Ok(AdminClient::new(channel).max_decoding_message_size(MAX_ADMIN))
 }

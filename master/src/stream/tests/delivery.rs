@@ -267,6 +267,7 @@ async fn a_rolled_back_policy_is_refused_by_the_node() {
     world.policy.send_replace(Some(Arc::new(crate::policy::Snapshot {
         version,
         bytes: "another".into(),
+        by: None,
     })));
     world.counted(Count::PolicyRefused, 2).await;
     // The same text with a higher number is in force without another word.

@@ -2,6 +2,7 @@
 
 mod admission;
 mod delivery;
+mod pushing;
 mod trail;
 mod wire;
 mod world;

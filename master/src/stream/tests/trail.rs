@@ -49,7 +49,7 @@ async fn each_record_is_stored_once_over_cut_connections() {
         .await
         .unwrap()
         .unwrap();
-    let stored = world.store.query(&Query::default()).unwrap();
+    let stored = world.store.query(&Query::default()).unwrap().records;
     let numbers: Vec<u64> = stored.iter().map(|stored| stored.mark.sequence).collect();
     assert_eq!(numbers, (0..RECORDS).collect::<Vec<_>>());
     assert_eq!(world.count(Count::Records), RECORDS);

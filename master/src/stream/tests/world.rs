@@ -21,7 +21,7 @@ use tonic::transport::Channel;
 use crate::certs::{Authority, Subject};
 use crate::counters::{Count, Counters};
 use crate::names::NodeName;
-use crate::policy::Snapshot;
+use crate::policy::{Publisher, Snapshot};
 use crate::store::{Store, StoreSettings};
 use crate::stream::identity::Peer;
 use crate::stream::nodes::Shown;
@@ -71,7 +71,8 @@ impl World {
         issue(&authority, &master, &Subject::Master(vec![NAME.to_owned()]), 1);
         let counters = Arc::new(Counters::default());
         let (verdicts, queue) = mpsc::channel(16);
-        let policy = watch::Sender::new(None);
+        let policies = Publisher::open(None, folder.path(), Arc::clone(&counters)).unwrap();
+        let policy = policies.sender();
         let stop = CancellationToken::new();
         let store = Store::open(
             StoreSettings {
@@ -80,14 +81,14 @@ impl World {
                 keep: 2,
                 age: Duration::from_secs(3600),
             },
+            None,
             Arc::clone(&counters),
         )
         .unwrap();
         let parts = Parts {
             verdicts: queue,
             standing,
-            policy: policy.clone(),
-            policy_problem: watch::Sender::new(String::new()).subscribe(),
+            policies: Arc::new(policies),
             switchboard: Arc::new(Switchboard::open(folder.path()).unwrap()),
             store: store.clone(),
             counters: Arc::clone(&counters),
@@ -174,8 +175,11 @@ impl World {
     pub(super) fn publish(&self, revision: u64, text: impl Into<Bytes>) -> PolicyVersion {
         let bytes = text.into();
         let version = PolicyVersion::of(revision, &bytes);
-        self.policy
-            .send_replace(Some(Arc::new(Snapshot { version, bytes })));
+        self.policy.send_replace(Some(Arc::new(Snapshot {
+            version,
+            bytes,
+            by: None,
+        })));
         version
     }
 

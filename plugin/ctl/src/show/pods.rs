@@ -3,7 +3,7 @@
 use magi_engine::owner::NodePod;
 
 use super::escape;
-use super::table::{Cell, Fill, GAP, line, natural_widths, total};
+use super::table::{Cell, Fill, lines};
 use crate::terminal::{BOLD, DIM, PLAIN, Room};
 
 const HEADER: [&str; 6] = ["NAMESPACE", "POD", "STATE", "UID", "SANDBOX", "IMAGES"];
@@ -19,27 +19,7 @@ pub(crate) fn pods(pods: &[NodePod], room: Room) -> Vec<String> {
     }
     let mut rows = vec![HEADER.map(|title| Cell::new(title, BOLD)).to_vec()];
     rows.extend(pods.iter().map(row));
-    let mut widths = natural_widths(&rows);
-    if let Some(columns) = room.columns {
-        fit(&mut widths, columns);
-    }
-    rows.into_iter()
-        .map(|mut row| {
-            row.truncate(widths.len());
-            line(&row, &FILLS, &widths)
-        })
-        .collect()
-}
-
-/// What says least is at the right: it goes first, and what is last then is cut.
-fn fit(widths: &mut Vec<usize>, columns: usize) {
-    while let Some(last) = widths.pop() {
-        let before = if widths.is_empty() { 0 } else { total(widths) + GAP };
-        if before < columns {
-            widths.push(last.min(columns - before));
-            return;
-        }
-    }
+    lines(rows, &FILLS, room)
 }
 
 fn row(pod: &NodePod) -> Vec<Cell> {

@@ -2,7 +2,7 @@
 
 use anstyle::Style;
 
-use crate::terminal::PLAIN;
+use crate::terminal::{PLAIN, Room};
 
 /// Blanks between columns.
 pub(crate) const GAP: usize = 2;
@@ -59,6 +59,30 @@ pub(crate) fn natural_widths(rows: &[Vec<Cell>]) -> Vec<usize> {
 /// The width of a whole line.
 pub(crate) fn total(widths: &[usize]) -> usize {
     widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1)
+}
+
+/// All rows as lines that fit into the room's columns. What says least is at the right: it goes first, and what is last
+/// then is cut.
+pub(crate) fn lines(rows: Vec<Vec<Cell>>, fills: &[Fill], room: Room) -> Vec<String> {
+    let mut widths = natural_widths(&rows);
+    if let Some(columns) = room.columns {
+        fit(&mut widths, columns);
+    }
+    let whole = |mut row: Vec<Cell>| {
+        row.truncate(widths.len());
+        line(&row, fills, &widths)
+    };
+    rows.into_iter().map(whole).collect()
+}
+
+fn fit(widths: &mut Vec<usize>, columns: usize) {
+    while let Some(last) = widths.pop() {
+        let before = if widths.is_empty() { 0 } else { total(widths) + GAP };
+        if before < columns {
+            widths.push(last.min(columns - before));
+            return;
+        }
+    }
 }
 
 /// One line, without its end. Blanks at the end of a line are not printed.

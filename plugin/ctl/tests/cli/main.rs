@@ -5,6 +5,7 @@ mod containerd;
 mod doctor;
 mod install;
 mod node;
+mod policy;
 mod pull;
 mod questions;
 mod run;

@@ -12,6 +12,9 @@ pub(crate) fn magictl(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_magictl"));
     command.args(arguments).stdin(Stdio::null());
     for name in [
+        "MAGI_MASTER",
+        "MAGI_MASTER_NAME",
+        "MAGI_MASTER_TLS",
         "MAGI_SETTINGS",
         "MAGI_SOCKET",
         "MAGI_REGISTRY_AUTH",

@@ -77,12 +77,20 @@ impl Engine {
             return;
         };
         let targets = self.targets(pull, Pull::is_pursued);
+        // What is finished by now is to be kept, so the picture must be of now.
+        let keeps = verdict.reason == Reason::Orphaned
+            && pull.pursuit.first.is_none()
+            && !self.policy.orphan_keep.time.is_zero();
         let circumstances = Circumstances {
             lease: self.may_lose_lease(now, pull).then(|| pull.lease.clone()),
             can_destroy: !self.cannot_destroy,
             probes: self.is_up(Source::Probes),
             waits: matches!(pull.stage, Stage::Waiting | Stage::Unpacking),
-            fresh: self.picture.holds(now),
+            fresh: if keeps {
+                self.picture.is_just_taken(now)
+            } else {
+                self.picture.holds(now)
+            },
         };
         let Some(pull) = self.pulls.get_mut(key) else {
             return;
@@ -174,6 +182,10 @@ impl Engine {
         let Some(pull) = self.pulls.get_mut(key) else {
             return;
         };
+        // Its content is still held: containerd collects it only some time after the pull has failed.
+        if acted.reason == Reason::Orphaned && pull.pursuit.first.is_none() {
+            self.keeping.keep(now, &self.policy, pull, fx);
+        }
         let call = pull.asker().map(|asker| asker.call);
         pull.pursuit.started(now, attempt, &lever, call, acted.clone());
         let facts = pull.facts();

@@ -12,7 +12,7 @@ use crate::ids::{
 };
 use crate::manifest::{Layer, Manifest, ManifestBody};
 use crate::owner::{Labels, NodePod, PodIdentity, PullRequest};
-use crate::policy::{Limits, Mode, Pattern, Policy, Rule, RuleVerdict, Selector};
+use crate::policy::{Limits, Mode, OrphanKeep, Pattern, Policy, Rule, RuleVerdict, Selector};
 
 pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
@@ -160,6 +160,13 @@ pub(super) fn limit(mode: Mode, image: u64) -> RuleVerdict {
     }
 }
 
+/// What is kept of orphaned pulls.
+pub(super) const KEEP: OrphanKeep = OrphanKeep {
+    time: Duration::from_secs(5),
+    bytes: 64 * MIB,
+    free_percent: 20,
+};
+
 pub(super) fn policy(fallback: RuleVerdict) -> Policy {
     Policy {
         revision: "test".to_owned(),
@@ -168,6 +175,7 @@ pub(super) fn policy(fallback: RuleVerdict) -> Policy {
         budgets: Vec::new(),
         deny_for: Duration::ZERO,
         orphan_grace: Duration::from_secs(1),
+        orphan_keep: KEEP,
     }
 }
 

@@ -21,8 +21,8 @@ use crate::bounds::{LOOK_FIRST, LOOKS_TO_CONFIRM};
 use crate::event::{Event, Feed, IngestView, LeaseView, Question, SocketStat, View};
 use crate::evidence::{Evidence, Reason, Source};
 use crate::ids::{
-    AttemptId, CallId, Cookie, Digest, ImageName, IngestDir, IngestRef, LeaseKey, PodUid, PullId, RequestId,
-    SandboxId, SnapshotName,
+    AttemptId, CallId, Cookie, Digest, ImageName, IngestDir, IngestRef, KeepId, LeaseKey, PodUid, PullId,
+    RequestId, SandboxId, SnapshotName,
 };
 use crate::manifest::Manifest;
 use crate::owner::NodePod;
@@ -113,6 +113,7 @@ pub(super) struct Checker {
     refused: BTreeMap<Digest, Time>,
     /// Who holds the kill switch.
     switched: BTreeSet<SwitchHolder>,
+    keeps: BTreeSet<KeepId>,
 }
 
 /// What a pod has lost, and when that was said last.
@@ -134,6 +135,7 @@ struct Seen {
     /// Highest offset and declared size of each ingest that it ever held.
     ingests: BTreeMap<IngestRef, Held>,
     snapshots: BTreeSet<SnapshotName>,
+    content: BTreeSet<Digest>,
     /// Who asked for its end.
     asked: BTreeSet<String>,
     /// What the last lever was pulled on, and why.
@@ -304,7 +306,7 @@ impl Checker {
                 }
             }
             Event::Tick => self.wake = None,
-            Event::ManifestUnreadable { .. } => {}
+            Event::ManifestUnreadable { .. } | Event::KeepDone { .. } | Event::DiskSeen { .. } => {}
         }
     }
 
@@ -346,6 +348,7 @@ impl Checker {
                 ..Seen::default()
             });
             seen.created = lease.created;
+            seen.content.extend(lease.content.iter().cloned());
             // What is denied is known by its digest alone.
             for denied in lease.content.iter().filter_map(|digest| self.denials.get(digest)) {
                 if let Some(manifest) = &denied.document {
@@ -465,6 +468,28 @@ impl Checker {
                 self.wake = Some(*at);
                 self.ensure(*at > self.now, Invariant::NoStorm, || {
                     "wants to be woken in the past".to_owned()
+                })
+            }
+            Action::Keep {
+                keep,
+                namespace,
+                content,
+                until,
+            } => {
+                let is_new = self.keeps.insert(*keep);
+                self.ensure(is_new, Invariant::Identity, || format!("{keep} is used twice"))?;
+                let held = self.leases.iter().any(|(lease, seen)| {
+                    let is_its = |digest| seen.content.contains(digest);
+                    lease.namespace == *namespace && !content.is_empty() && content.iter().all(is_its)
+                });
+                self.ensure(held && *until > self.now, Invariant::RightPull, || {
+                    format!("no lease holds all of this: {effect:?}")
+                })
+            }
+            Action::Release { keep, .. } => {
+                let was_kept = self.keeps.contains(keep);
+                self.ensure(was_kept, Invariant::RightPull, || {
+                    format!("{keep} was never kept")
                 })
             }
             Action::Answer { request, answer } => self.answer(*request, answer),

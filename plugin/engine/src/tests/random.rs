@@ -95,6 +95,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Flap),
         1 => Just(Step::TiesLost),
         1 => any::<u8>().prop_map(Step::Policy),
+        1 => (0..=100_u8).prop_map(Step::Disk),
         1 => (any::<bool>(), prop::bool::weighted(0.12))
             .prop_map(|(by_master, engaged)| Step::Switch { by_master, engaged }),
         2 => small.prop_map(Step::AskAbort),
@@ -252,6 +253,8 @@ fn labels(effect: &Action) -> Vec<String> {
                 .chain(rule)
                 .collect()
         }
+        Action::Keep { .. } => vec!["keep".to_owned()],
+        Action::Release { .. } => vec!["release".to_owned()],
         Action::Look { .. } | Action::ListSockets | Action::WakeAt { .. } => Vec::new(),
     }
 }

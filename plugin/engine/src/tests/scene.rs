@@ -10,7 +10,7 @@ use crate::audit::Entry;
 use crate::engine::Engine;
 use crate::event::{Event, LeaseView, Question, SocketStat, View};
 use crate::evidence::{Evidence, Reason, Source};
-use crate::ids::{AttemptId, CallId, Cookie, ImageName, LeaseKey, PullId, RequestId};
+use crate::ids::{AttemptId, CallId, Cookie, Digest, ImageName, KeepId, LeaseKey, PullId, RequestId};
 use crate::manifest::Manifest;
 use crate::owner::RequestEnd;
 use crate::policy::Policy;
@@ -28,6 +28,8 @@ pub(super) struct World {
     levers: Vec<(AttemptId, Lever)>,
     records: Vec<Entry>,
     answers: Vec<(RequestId, Answer)>,
+    /// What is wished to be kept, and not let go of.
+    pub(super) kept: Vec<(KeepId, Vec<Digest>)>,
     wake: Option<Time>,
     wants_look: bool,
     wants_listing: bool,
@@ -61,6 +63,7 @@ impl World {
             sockets: Vec::new(),
             levers: Vec::new(),
             records: Vec::new(),
+            kept: Vec::new(),
             answers: Vec::new(),
             wake: None,
             wants_look: false,
@@ -105,6 +108,8 @@ impl World {
                 self.wants_listing = true;
             }
             Action::WakeAt { at } => self.wake = Some(at),
+            Action::Keep { keep, content, .. } => self.kept.push((keep, content)),
+            Action::Release { keep, .. } => self.kept.retain(|(kept, _)| *kept != keep),
         }
     }
 

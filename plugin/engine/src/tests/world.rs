@@ -153,8 +153,11 @@ impl World {
         self.checker.hear(self.engine.report(false));
         self.checker.observe(self.now, &event, &effects)?;
         self.owners_are_right()?;
+        let mut kept = Vec::new();
         for effect in effects {
             match effect {
+                Action::Keep { keep, .. } => kept.push(keep),
+                Action::Release { .. } => {}
                 Action::PullLever { attempt, lever, .. } => {
                     self.hits_no_bystander(&lever)?;
                     self.levers.insert(attempt, lever);
@@ -167,6 +170,10 @@ impl World {
                 Action::WakeAt { at } => self.wake = Some(at),
                 Action::Record { .. } | Action::Answer { .. } => {}
             }
+        }
+        for keep in kept {
+            let failed = keep.0.is_multiple_of(3).then(|| "no room".to_owned());
+            self.tell(Event::KeepDone { keep, failed })?;
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use tracing::debug;
 use super::decode;
 use super::documents::Documents;
 use crate::clock;
-use crate::containerd::{Api, ApiError, Scope};
+use crate::containerd::{Api, ApiError, OWN_LEASES, Scope};
 use crate::inbox::Inbox;
 
 /// What came of a look.
@@ -111,6 +111,7 @@ impl Looker {
         let views = try_join_all(
             leases
                 .into_iter()
+                .filter(|lease| !lease.id.starts_with(OWN_LEASES))
                 .take(MAX_PULLS)
                 .map(|lease| self.lease(scope, lease)),
         )

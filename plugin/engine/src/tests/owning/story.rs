@@ -459,6 +459,8 @@ fn prompt(story: &Story, known: &mut Known) -> Result<(), TestCaseError> {
                 Action::PullLever { .. }
                 | Action::Record { .. }
                 | Action::ListSockets
+                | Action::Keep { .. }
+                | Action::Release { .. }
                 | Action::Answer { .. } => {}
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::ids::IngestKey;
 use crate::manifest::Manifest;
 use crate::policy::{Budget, Mode, Pattern, Policy, Rule, RuleVerdict, Selector};
-use crate::tests::build::{self, GIB, MIB, image, index, limits, rule};
+use crate::tests::build::{self, GIB, KEEP, MIB, image, index, limits, rule};
 
 /// A layer, and how many bytes its registry really sends.
 #[derive(Clone, Copy, Debug)]
@@ -124,6 +124,7 @@ pub(super) static POLICIES: LazyLock<Vec<Policy>> = LazyLock::new(|| {
         budgets: Vec::new(),
         deny_for: Duration::ZERO,
         orphan_grace: Duration::from_secs(2),
+        orphan_keep: KEEP,
     };
     let deny = |mode| RuleVerdict::Deny { mode };
     let strict = limit(Mode::Enforce, Some(GIB), None, Some(0));

@@ -95,6 +95,8 @@ pub(in crate::tests) enum Step {
     Flap,
     TiesLost,
     Policy(u8),
+    /// So many percent of the disk are free.
+    Disk(u8),
     /// Somebody takes hold of the kill switch, or lets go of it.
     Switch {
         by_master: bool,
@@ -214,6 +216,10 @@ impl World {
                 },
                 engaged: *engaged,
                 by: "root".to_owned(),
+            })?,
+            Step::Disk(free) => self.tell(Event::DiskSeen {
+                free: u64::from(*free) << 30,
+                total: 100 << 30,
             })?,
             Step::Policy(which) => self.load(usize::from(*which))?,
             Step::AskAbort(which) => {

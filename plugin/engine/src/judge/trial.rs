@@ -1,0 +1,416 @@
+//! What the judge would say of a pull of the past, of which only a record is left: for trying a policy before it is in
+//! force.
+//!
+//! A record does not tell all that the engine knew. So the judge is asked twice, about the smallest and about the largest
+//! pull that fits the record; and of the ways in which the policy may apply, one was the real one. What all ways condemn at
+//! the smallest size would have been stopped; what none condemns at the largest size would have gone on; the rest cannot be
+//! told.
+
+use std::sync::Arc;
+
+use super::{Condemnation, Law, unanimous};
+use crate::budget::Accounts;
+use crate::evidence::Reason;
+use crate::ids::{CallId, Digest, IngestDir, IngestRef, LeaseKey, PullId, RepositoryName};
+use crate::images::Images;
+use crate::manifest::Layer;
+use crate::orphans::Orphans;
+use crate::owner::{LostPod, Owner, PullRequest};
+use crate::policy::{Mode, Policy};
+use crate::pull::{Declared, DeclaredImage, Ingest, Pull};
+use crate::reference::Reference;
+use crate::requests::{Asker, Owners};
+use crate::time::Time;
+
+/// What a record tells of a pull.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// Who may have asked for it, and nobody else; empty: not known.
+    pub owners: Vec<Owner>,
+    /// Where containerd says that it comes from; empty: where the owners say.
+    pub repositories: Vec<RepositoryName>,
+    /// Its manifests and indexes, as far as known.
+    pub digests: Vec<Digest>,
+    /// Declared compressed bytes of all layers.
+    pub declared: Option<u64>,
+    /// Those of the largest layer that is known.
+    pub largest: Option<u64>,
+    /// No layer is larger than that.
+    pub is_largest: bool,
+    /// Bytes stored and bytes declared of a layer that has more than it should. None: there was none.
+    pub overrun: Option<(u64, u64)>,
+    /// Pods that were gone while it went on; it is taken to have gone on for longer than any grace.
+    pub lost: Vec<LostPod>,
+}
+
+/// What the judge says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Opinion {
+    /// It would have been condemned.
+    Condemned {
+        /// Why.
+        reason: Reason,
+        /// Stopped, or only recorded.
+        mode: Mode,
+        /// The rule; none: the policy's defaults.
+        rule: Option<String>,
+    },
+    /// It would have gone on.
+    Spared,
+    /// That hangs on what the record does not tell, which is at least one of these.
+    Unknown(Vec<Missing>),
+}
+
+/// What a record does not tell, and the policy asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Missing {
+    /// Which pod it was for.
+    Owner,
+    /// The labels of that pod.
+    Labels,
+    /// Where it came from.
+    Repository,
+    /// All of its digests.
+    Digests,
+    /// How large its image was declared.
+    ImageSize,
+    /// How large its largest layer was declared.
+    LayerSize,
+}
+
+impl Missing {
+    /// In words.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Owner => "its pod",
+            Self::Labels => "its pod's labels",
+            Self::Repository => "its repository",
+            Self::Digests => "all of its digests",
+            Self::ImageSize => "its declared size",
+            Self::LayerSize => "its largest layer",
+        }
+    }
+}
+
+/// Judges a pull of the past by `policy`. Of budgets and of images that were stopped a short while before it knows nothing:
+/// they hang on other pulls.
+#[must_use]
+pub fn judge(policy: &Policy, recorded: &Recorded) -> Opinion {
+    let mut orphans = Orphans::default();
+    let then = Time::default();
+    for lost in &recorded.lost {
+        orphans.lost(then, lost.clone());
+    }
+    let law = Law {
+        now: then.after(policy.orphan_grace),
+        policy,
+        images: &Images::default(),
+        accounts: &Accounts::default(),
+        orphans: &orphans,
+        halted: false,
+    };
+    let smallest = law.ways(&recorded.pull(Bound::Least), false);
+    if let Some(verdict) = unanimous(smallest.into_iter()) {
+        return Opinion::Condemned {
+            reason: verdict.reason,
+            mode: verdict.mode,
+            rule: verdict.rule,
+        };
+    }
+    let largest: Vec<Option<Condemnation>> = law.ways(&recorded.pull(Bound::Most), false);
+    if largest.iter().all(Option::is_none) {
+        Opinion::Spared
+    } else {
+        Opinion::Unknown(recorded.missing(policy))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bound {
+    Least,
+    Most,
+}
+
+impl Recorded {
+    /// The pull as it stood, as small or as large as it may have been.
+    fn pull(&self, bound: Bound) -> Pull {
+        let mut pull = Pull::new(PullId(0), LeaseKey::stand_in(), Time::default());
+        let askers: Vec<Arc<Asker>> = self.owners.iter().map(asker).collect();
+        let of_owners = askers
+            .iter()
+            .filter_map(|asker| asker.reference.as_ref()?.label());
+        let mut repositories = self.repositories.clone();
+        if repositories.is_empty() {
+            repositories.extend(of_owners);
+        }
+        pull.owners = match askers.as_slice() {
+            [] => Owners::Unknown,
+            [one] => Owners::Known(Arc::clone(one)),
+            [_, _, ..] => Owners::OneOf(askers),
+        };
+        let mut roots = self.digests.clone();
+        if roots.is_empty() && bound == Bound::Most {
+            // A rule that denies by name has to name something.
+            roots.push(Digest::stand_in());
+        }
+        let known = self.largest.unwrap_or_default();
+        let (bytes, largest) = match bound {
+            Bound::Least => (self.declared.or(self.largest), known),
+            Bound::Most if self.is_largest => (self.declared.or(Some(u64::MAX)), known),
+            Bound::Most => {
+                let most = self.declared.unwrap_or(u64::MAX);
+                (Some(most), known.max(most))
+            }
+        };
+        let image = |bytes| DeclaredImage {
+            manifest: self.digests.first().cloned().unwrap_or_else(Digest::stand_in),
+            bytes,
+            largest: Some(Layer {
+                digest: Digest::stand_in(),
+                size: largest,
+            }),
+        };
+        pull.declared = Declared {
+            images: bytes.map(image).into_iter().collect(),
+            repositories,
+            roots,
+            ..Declared::default()
+        };
+        if let Some((stored, declared)) = self.overrun {
+            let ingest = Ingest {
+                dir: IngestDir::from_hash([0; 32]),
+                digest: None,
+                offset: stored,
+                highest: stored,
+                total: declared,
+                gone: true,
+            };
+            pull.ingests.insert(IngestRef::stand_in(), ingest);
+        }
+        pull
+    }
+
+    /// What it does not tell of what the policy asks for.
+    fn missing(&self, policy: &Policy) -> Vec<Missing> {
+        let asks =
+            |what: fn(&crate::policy::Selector) -> bool| policy.rules.iter().any(|rule| what(&rule.selector));
+        let is_owner_known = matches!(self.owners.as_slice(), [one] if one.pod.is_some());
+        let is_image_known = !self.owners.is_empty() || self.repositories.len() == 1;
+        let about = [
+            (
+                Missing::Owner,
+                !is_owner_known && asks(|one| !one.namespaces.is_empty()),
+            ),
+            (Missing::Labels, asks(|one| !one.labels.is_empty())),
+            (
+                Missing::Repository,
+                !is_image_known && asks(|one| !one.images.is_empty()),
+            ),
+            (Missing::Digests, asks(|one| !one.digests.is_empty())),
+            (Missing::ImageSize, self.declared.is_none()),
+            (Missing::LayerSize, !self.is_largest),
+        ];
+        about
+            .into_iter()
+            .filter_map(|(what, is_missing)| is_missing.then_some(what))
+            .collect()
+    }
+}
+
+fn asker(owner: &Owner) -> Arc<Asker> {
+    Arc::new(Asker {
+        call: CallId(0),
+        reference: Reference::parse(owner.image.as_str()).ok(),
+        request: PullRequest {
+            image: owner.image.clone(),
+            pod: owner.pod.clone(),
+            labels: None,
+            certain: true,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{ImageName, PodName, PodNamespace, PodUid, VerdictId};
+    use crate::owner::PodIdentity;
+    use crate::policy::{Limits, Pattern, Rule, RuleVerdict, Selector};
+
+    const MIB: u64 = 1 << 20;
+
+    fn pod(namespace: &str) -> PodIdentity {
+        PodIdentity {
+            uid: PodUid::new("uid").unwrap(),
+            namespace: PodNamespace::new(namespace).unwrap(),
+            name: PodName::new("web-0").unwrap(),
+        }
+    }
+
+    fn owner(namespace: &str) -> Owner {
+        Owner {
+            image: ImageName::new("registry.example/team/app:1").unwrap(),
+            pod: Some(pod(namespace)),
+            proof: Vec::new(),
+        }
+    }
+
+    fn recorded(namespaces: &[&str], declared: Option<u64>) -> Recorded {
+        Recorded {
+            owners: namespaces.iter().map(|namespace| owner(namespace)).collect(),
+            declared,
+            ..Recorded::default()
+        }
+    }
+
+    fn limits(image: Option<u64>, layer: Option<u64>, mode: Mode) -> RuleVerdict {
+        let limits = Limits {
+            image,
+            layer,
+            overrun: Some(0),
+        };
+        RuleVerdict::Limit { mode, limits }
+    }
+
+    fn policy(fallback: RuleVerdict, rules: &[(Selector, RuleVerdict)]) -> Policy {
+        let rules = rules.iter().cloned().enumerate();
+        Policy {
+            fallback,
+            rules: rules
+                .map(|(number, (selector, verdict))| Rule {
+                    name: format!("rule-{number}"),
+                    selector,
+                    verdict,
+                })
+                .collect(),
+            ..Policy::default()
+        }
+    }
+
+    fn in_namespace(name: &str) -> Selector {
+        Selector {
+            namespaces: vec![Pattern::new(name)],
+            ..Selector::default()
+        }
+    }
+
+    fn condemned(reason: Reason, mode: Mode, rule: Option<&str>) -> Opinion {
+        Opinion::Condemned {
+            reason,
+            mode,
+            rule: rule.map(ToOwned::to_owned),
+        }
+    }
+
+    #[test]
+    fn sizes_are_judged_as_far_as_they_are_known() {
+        let image = policy(limits(Some(MIB), None, Mode::Enforce), &[]);
+        let too_large = condemned(Reason::ImageTooLarge, Mode::Enforce, None);
+        assert_eq!(judge(&image, &recorded(&["a"], Some(MIB + 1))), too_large);
+        assert_eq!(judge(&image, &recorded(&["a"], Some(MIB))), Opinion::Spared);
+        let unknown = Opinion::Unknown(vec![Missing::ImageSize, Missing::LayerSize]);
+        assert_eq!(judge(&image, &recorded(&["a"], None)), unknown);
+
+        let layer = policy(limits(None, Some(MIB), Mode::Observe), &[]);
+        assert_eq!(
+            judge(&layer, &recorded(&["a"], Some(MIB))),
+            Opinion::Spared,
+            "no layer is larger than all of them"
+        );
+        let large = recorded(&["a"], Some(5 * MIB));
+        assert_eq!(judge(&layer, &large), Opinion::Unknown(vec![Missing::LayerSize]));
+        let known = Recorded {
+            largest: Some(MIB),
+            is_largest: true,
+            ..large.clone()
+        };
+        assert_eq!(judge(&layer, &known), Opinion::Spared);
+        let known = Recorded {
+            largest: Some(2 * MIB),
+            ..large
+        };
+        let too_large = condemned(Reason::LayerTooLarge, Mode::Observe, None);
+        assert_eq!(judge(&layer, &known), too_large);
+    }
+
+    #[test]
+    fn a_rule_that_may_or_may_not_apply_leaves_it_open() {
+        let strict = limits(Some(MIB), None, Mode::Enforce);
+        let policy = policy(RuleVerdict::Exempt, &[(in_namespace("team-*"), strict)]);
+        let large = Some(2 * MIB);
+        let by_rule = condemned(Reason::ImageTooLarge, Mode::Enforce, Some("rule-0"));
+        assert_eq!(judge(&policy, &recorded(&["team-a"], large)), by_rule);
+        assert_eq!(judge(&policy, &recorded(&["team-a", "team-b"], large)), by_rule);
+        assert_eq!(judge(&policy, &recorded(&["other"], large)), Opinion::Spared);
+        for namespaces in [&[][..], &["team-a", "other"]] {
+            let opinion = judge(&policy, &recorded(namespaces, large));
+            assert!(
+                matches!(&opinion, Opinion::Unknown(missing) if missing.contains(&Missing::Owner)),
+                "{opinion:?}"
+            );
+        }
+        assert_eq!(
+            judge(&policy, &recorded(&[], Some(MIB))),
+            Opinion::Spared,
+            "small enough for every rule"
+        );
+    }
+
+    #[test]
+    fn names_digests_overruns_and_lost_pods_count() {
+        let deny = RuleVerdict::Deny { mode: Mode::Enforce };
+        let by_image = Selector {
+            images: vec![Pattern::new("registry.example/team/*")],
+            ..Selector::default()
+        };
+        let none = limits(None, None, Mode::Enforce);
+        let denied = condemned(Reason::DeniedByRule, Mode::Enforce, Some("rule-0"));
+        assert_eq!(
+            judge(&policy(none, &[(by_image, deny)]), &recorded(&["a"], None)),
+            denied
+        );
+
+        let digest = Digest::parse(&format!("sha256:{:064}", 7)).unwrap();
+        let by_digest = Selector {
+            digests: vec![digest.clone()],
+            ..Selector::default()
+        };
+        let by_digest = policy(none, &[(by_digest, deny)]);
+        let known = Recorded {
+            digests: vec![digest],
+            ..recorded(&["a"], Some(1))
+        };
+        assert_eq!(judge(&by_digest, &known), denied);
+        let other = judge(&by_digest, &recorded(&["a"], Some(1)));
+        assert!(
+            matches!(&other, Opinion::Unknown(missing) if missing.contains(&Missing::Digests)),
+            "an index that leads to it may be named: {other:?}"
+        );
+
+        let lies = Recorded {
+            overrun: Some((11, 10)),
+            ..recorded(&["a"], Some(10))
+        };
+        let overrun = condemned(Reason::LayerOverrunsManifest, Mode::Enforce, None);
+        assert_eq!(judge(&policy(none, &[]), &lies), overrun);
+
+        let lost = LostPod {
+            id: VerdictId::new("verdict").unwrap(),
+            pod: pod("a"),
+            images: vec![owner("a").image],
+            cause: "deleted".to_owned(),
+        };
+        let orphan = Recorded {
+            lost: vec![lost],
+            ..recorded(&["a"], Some(10))
+        };
+        let orphaned = condemned(Reason::Orphaned, Mode::Enforce, None);
+        assert_eq!(judge(&policy(none, &[]), &orphan), orphaned);
+        let twin = Recorded {
+            owners: vec![owner("a"), owner("b")],
+            ..orphan
+        };
+        assert!(matches!(judge(&policy(none, &[]), &twin), Opinion::Unknown(_)));
+    }
+}
