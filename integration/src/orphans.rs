@@ -96,11 +96,6 @@ impl Stage {
         anyhow::bail!("no owner becomes known\n{}", self.logs())
     }
 
-    /// The master.
-    pub fn master(&mut self) -> &mut Master {
-        &mut self.master
-    }
-
     /// What the two of them said last.
     pub fn logs(&self) -> String {
         format!(
@@ -123,6 +118,11 @@ impl Stage {
     /// What tells it of pods and policies.
     pub fn master(&self) -> &Master {
         &self.master
+    }
+
+    /// The same, to be started again.
+    pub fn master_mut(&mut self) -> &mut Master {
+        &mut self.master
     }
 
     /// Where images come from.

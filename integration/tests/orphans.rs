@@ -95,7 +95,7 @@ async fn what_a_dead_master_missed_is_made_up_for(line: Line) -> Result<()> {
     let meanwhile = meanwhile.context("a pull")?;
     stage.tell(&gone(&meanwhile))?;
     ensure!(stage.intents()?.len() == 1, "who told it? {}", stage.logs());
-    stage.master().start_again().await?;
+    stage.master_mut().start_again().await?;
     ensure!(meanwhile.end().await?.outcome.is_err(), "{}", stage.logs());
     let after = after.context("a pull")?;
     stage.tell(&gone(&after))?;
