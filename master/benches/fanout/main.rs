@@ -52,6 +52,10 @@ struct Figures {
     cpu_idle_percent: f64,
 }
 
+/// What the goals are.
+const MOST_MS: f64 = 50.0;
+const MOST_MIB: f64 = 256.0;
+
 /// Microseconds of processor time per verdict.
 #[derive(Debug, Serialize)]
 struct Cost {
@@ -108,6 +112,14 @@ impl Figures {
             "  RSS idle {:.1} MiB, after {:.1}, peak {:.1}; idle CPU {:.1} %",
             self.rss_idle_mib, self.rss_mib, self.rss_peak_mib, self.cpu_idle_percent
         );
+        for (what, value, most) in [
+            ("p99 at a steady rate", self.steady.p99_ms, MOST_MS),
+            ("p99 of a burst", self.burst.p99_ms, MOST_MS),
+            ("peak RSS in MiB", self.rss_peak_mib, MOST_MIB),
+        ] {
+            let met = if value <= most { "met" } else { "MISSED" };
+            eprintln!("  → {what} {value:.2}, goal ≤ {most}: {met}");
+        }
     }
 }
 
