@@ -12,7 +12,7 @@ CARGO ?= cargo
 # Extra arguments for every call of cargo; `ci` insists on the lock file.
 FLAGS ?=
 STEP := .ci/step
-PRODUCT := --package magi-plugin --package magi-ctl
+PRODUCT := --package magi-plugin --package magi-ctl --package magi-master
 HARNESS := --package magi-integration
 # What is generated carries the comments of others, with examples that are no Rust.
 WRITTEN := --workspace --exclude magi-wire
@@ -76,8 +76,11 @@ demo: root parts release-node ## see magi stop a gigantic pull and a lying one b
 
 .PHONY: bench
 bench: root parts release ## measure latency, throughput and idle cost, side by side
+	@# What magi is compared with; it is skipped, and said so, where it cannot be had.
+	@.ci/deps bench || true
 	@$(STEP) 'bench' $(CARGO) run $(FLAGS) --release --quiet $(HARNESS) --bin magi-bench
-	@$(STEP) "bench of the master's fan-out" $(CARGO) bench $(FLAGS) --package magi-master --bench fanout
+	@$(STEP) "bench of the master's fan-out" $(CARGO) bench $(FLAGS) --package magi-master --bench fanout \
+		-- --json "$$(realpath "$${CARGO_TARGET_DIR:-target}")/bench/fanout.json"
 
 .PHONY: fuzz
 fuzz: FUZZ_SECONDS ?= 300

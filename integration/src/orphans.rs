@@ -120,6 +120,11 @@ impl Stage {
         &self.master
     }
 
+    /// The same, to be started again.
+    pub fn master_mut(&mut self) -> &mut Master {
+        &mut self.master
+    }
+
     /// Where images come from.
     pub fn registry(&self) -> &Registry {
         &self.registry

@@ -1,11 +1,13 @@
 //! A pod goes, or gives up its image, while that is pulled: the pull ends, whichever way the master heard of it. What the
 //! API server refused, or only tried, ends nothing, and neither does the loss of one pod where another one wants the image.
+//! A master that was dead makes up for what it missed.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use magi_integration::master::{self, Loss, Way};
-use magi_integration::orphans::Stage;
+use magi_integration::orphans::{Pulling, Stage};
 use magi_integration::{Line, Pod};
 
 /// Far below the six seconds that a pull takes, and far above what magi needs: the bench has the figure.
@@ -71,6 +73,49 @@ async fn nothing_else_ends_a_pull(line: Line, way: Way) -> Result<()> {
         "{intents:?}"
     );
     stage.end()
+}
+
+async fn what_a_dead_master_missed_is_made_up_for(line: Line) -> Result<()> {
+    let mut stage = Stage::set(line, Way::AuditLog).await?;
+    let kept = stage.pull(Pod::new("team", "kept"))?;
+    let mut lost = Vec::new();
+    for name in ["before", "meanwhile", "after"] {
+        lost.push(stage.pull(Pod::new("team", name))?);
+    }
+    for pulling in lost.iter().chain([&kept]) {
+        stage.known(pulling).await?;
+    }
+    let gone = |pulling: &Pulling| [master::deleted(&pulling.pod, &pulling.reference)];
+    let mut lost = lost.into_iter();
+    let (before, meanwhile, after) = (lost.next(), lost.next(), lost.next());
+    let before = before.context("a pull")?;
+    stage.tell(&gone(&before))?;
+    ensure!(before.end().await?.outcome.is_err(), "{}", stage.logs());
+    stage.master().kill()?;
+    let meanwhile = meanwhile.context("a pull")?;
+    stage.tell(&gone(&meanwhile))?;
+    ensure!(stage.intents()?.len() == 1, "who told it? {}", stage.logs());
+    stage.master_mut().start_again().await?;
+    ensure!(meanwhile.end().await?.outcome.is_err(), "{}", stage.logs());
+    let after = after.context("a pull")?;
+    stage.tell(&gone(&after))?;
+    ensure!(after.end().await?.outcome.is_err(), "{}", stage.logs());
+    ensure!(kept.end().await?.outcome.is_ok(), "{}", stage.logs());
+    // The new master reads again what the old one had said: to no effect.
+    let intents = stage.intents()?;
+    let pulls: BTreeSet<String> = intents.iter().map(|intent| intent["pull"].to_string()).collect();
+    ensure!(intents.len() == 3 && pulls.len() == 3, "{intents:?}");
+    stage.end()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_master_missed_is_made_up_for_on_1_7() -> Result<()> {
+    what_a_dead_master_missed_is_made_up_for(Line::V1_7).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_master_missed_is_made_up_for_on_2_x() -> Result<()> {
+    what_a_dead_master_missed_is_made_up_for(Line::V2).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

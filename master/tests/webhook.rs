@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use magi_master::intake::audit::{Kind, Reader};
 use magi_master::intake::webhook::{Access, Counts, Events, MAX_BODY, MAX_QUEUE, Token, Webhook};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -48,8 +48,14 @@ impl Authority {
     }
 
     fn leaf(&self) -> Leaf {
+        self.leaf_until(4000)
+    }
+
+    /// One that is over when this year begins.
+    fn leaf_until(&self, year: i32) -> Leaf {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        params.not_after = date_time_ymd(year, 1, 1);
         let leaf = params.signed_by(&key, &self.issuer).unwrap();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         (vec![leaf.der().clone()], key)
@@ -221,17 +227,18 @@ async fn only_a_certificate_or_the_token_lets_in() {
     }
     assert_eq!(endpoint.counts.unauthorized.load(Ordering::Relaxed), 4);
 
-    // A certificate of somebody else's authority does not even get to speak.
-    let stranger = Some(Authority::new().leaf());
-    if let Ok(mut stream) = endpoint.connect(stranger).await {
-        let _refused = stream.write_all(head(&length).as_bytes()).await;
-        assert_eq!(answer(&mut stream).await, "");
+    // A certificate of somebody else's authority, or one that is over, does not even get to speak.
+    for bad in [Authority::new().leaf(), endpoint.authority.leaf_until(2001)] {
+        if let Ok(mut stream) = endpoint.connect(Some(bad)).await {
+            let _refused = stream.write_all(head(&length).as_bytes()).await;
+            assert_eq!(answer(&mut stream).await, "");
+        }
     }
     // Nor does who speaks no TLS.
     let mut plain = TcpStream::connect(endpoint.address).await.unwrap();
     plain.write_all(head(&length).as_bytes()).await.unwrap();
     assert!(!answer(&mut plain).await.starts_with("HTTP/1.1 200"));
-    assert_eq!(endpoint.counts.no_handshake.load(Ordering::Relaxed), 2);
+    assert_eq!(endpoint.counts.no_handshake.load(Ordering::Relaxed), 3);
     assert!(endpoint.events.try_recv().is_err());
 }
 

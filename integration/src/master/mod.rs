@@ -95,22 +95,23 @@ impl Master {
             tls = tls.display(),
         );
         std::fs::write(path("settings.yaml"), settings).context("write the settings")?;
-        let process = Launch::new("magi-master", binary("magi-master")?, path("log"))
-            .arg("run")
-            .arg("--settings")
-            .arg(path("settings.yaml"))
-            .start()?;
+        let process = launch(dir.path())?;
         let master = Self {
             process,
             dir,
             port,
             teller,
         };
+        master.listening().await?;
+        Ok(master)
+    }
+
+    async fn listening(&self) -> Result<()> {
         let listening = wait::until("magi-master to listen", READY_WITHIN, STEP, || async {
-            if let Some(status) = master.process.exited() {
+            if let Some(status) = self.process.exited() {
                 return Some(Err(anyhow::anyhow!("magi-master ended early: {status}")));
             }
-            tokio::net::TcpStream::connect(("127.0.0.1", port))
+            tokio::net::TcpStream::connect(("127.0.0.1", self.port))
                 .await
                 .is_ok()
                 .then_some(Ok(()))
@@ -118,8 +119,19 @@ impl Master {
         listening
             .await
             .and_then(|ended| ended)
-            .with_context(|| master.process.log_tail(30))?;
-        Ok(master)
+            .with_context(|| self.process.log_tail(30))
+    }
+
+    /// Ends it at once, as a crash does.
+    pub fn kill(&self) -> Result<()> {
+        self.process.kill9().map(|_| ())
+    }
+
+    /// Starts it again after its end, with everything that it kept.
+    pub async fn start_again(&mut self) -> Result<()> {
+        ensure!(!self.process.is_running(), "it still runs");
+        self.process = launch(self.dir.path())?;
+        self.listening().await
     }
 
     /// Its process.
@@ -184,6 +196,14 @@ impl Master {
     pub fn api_server_writes(&self, happened: &[Happening]) -> Result<()> {
         self.teller.tell(happened)
     }
+}
+
+fn launch(dir: &Path) -> Result<Process> {
+    Launch::new("magi-master", binary("magi-master")?, dir.join("log"))
+        .arg("run")
+        .arg("--settings")
+        .arg(dir.join("settings.yaml"))
+        .start()
 }
 
 fn free_port() -> Result<u16> {

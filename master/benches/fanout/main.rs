@@ -6,7 +6,8 @@
 //! many bytes to as many plain TCP connections, and the processor time of either process.
 //!
 //! `cargo bench -p magi-master --bench fanout` measures 500, 1,000 and 5,000 nodes; `-- 100 200` measures those numbers.
-//! It prints a table on standard error, and one JSON object on standard output.
+//! It prints the figures on standard error, and writes them as one JSON object to the file behind `--json`, else to standard
+//! output.
 
 mod floor;
 mod master;
@@ -50,6 +51,10 @@ struct Figures {
     rss_peak_mib: f64,
     cpu_idle_percent: f64,
 }
+
+/// What the goals are.
+const MOST_MS: f64 = 50.0;
+const MOST_MIB: f64 = 256.0;
 
 /// Microseconds of processor time per verdict.
 #[derive(Debug, Serialize)]
@@ -107,6 +112,14 @@ impl Figures {
             "  RSS idle {:.1} MiB, after {:.1}, peak {:.1}; idle CPU {:.1} %",
             self.rss_idle_mib, self.rss_mib, self.rss_peak_mib, self.cpu_idle_percent
         );
+        for (what, value, most) in [
+            ("p99 at a steady rate", self.steady.p99_ms, MOST_MS),
+            ("p99 of a burst", self.burst.p99_ms, MOST_MS),
+            ("peak RSS in MiB", self.rss_peak_mib, MOST_MIB),
+        ] {
+            let met = if value <= most { "met" } else { "MISSED" };
+            eprintln!("  → {what} {value:.2}, goal ≤ {most}: {met}");
+        }
     }
 }
 
@@ -124,6 +137,8 @@ fn main() -> Result<()> {
         ["floor"] => return runtime.block_on(floor::run()),
         _ => {}
     }
+    let json = arguments.iter().position(|word| word == "--json");
+    let json = json.and_then(|at| arguments.get(at + 1));
     // cargo adds `--bench`.
     let numbers: Vec<usize> = arguments.iter().filter_map(|word| word.parse().ok()).collect();
     let numbers = if numbers.is_empty() { NODES } else { &numbers };
@@ -133,7 +148,11 @@ fn main() -> Result<()> {
         figures.show();
         all.push(figures);
     }
-    println!("{}", serde_json::json!({ "fanout": all }));
+    let text = serde_json::json!({ "fanout": all }).to_string() + "\n";
+    match json {
+        Some(path) => std::fs::write(path, text).with_context(|| format!("write {path}"))?,
+        None => print!("{text}"),
+    }
     Ok(())
 }
 

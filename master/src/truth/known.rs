@@ -68,12 +68,7 @@ impl Known {
 
     /// What a verdict that was held comes to, now that more is known. Images that a live pod wants are withheld.
     pub(super) fn judge_again(&self, verdict: Verdict) -> Vec<Verdict> {
-        let state = &mut *self.lock();
-        let mut verdicts = Vec::new();
-        state
-            .judge
-            .hear(&state.ledger, [Turn::Lost(verdict)], &mut verdicts);
-        verdicts
+        self.lock().judge_again(verdict)
     }
 
     /// Remembers that it is said.
@@ -88,23 +83,27 @@ impl Known {
     }
 }
 
-fn still(ledger: &Ledger, verdict: &Verdict) -> Option<Verdict> {
-    let mut verdict = verdict.clone();
-    verdict
-        .images
-        .retain(|image| !ledger.is_wanted(&verdict.node, image));
-    (!verdict.images.is_empty()).then_some(verdict)
+impl State {
+    fn judge_again(&mut self, verdict: Verdict) -> Vec<Verdict> {
+        let mut verdicts = Vec::new();
+        self.judge
+            .hear(&self.ledger, [Turn::Lost(verdict)], &mut verdicts);
+        verdicts
+    }
 }
 
+/// What a node that comes back is not told, because a pod wants the image by now, it is told when that is gone too.
 impl Standing for Known {
     fn still(&self, verdict: &Verdict) -> Option<Verdict> {
-        still(&self.lock().ledger, verdict)
+        self.judge_again(verdict.clone()).pop()
     }
 
     fn since(&self, node: &NodeName, since: Timestamp) -> Vec<Verdict> {
-        let state = self.lock();
-        let said = state.said.since(node, since);
-        said.filter_map(|verdict| still(&state.ledger, verdict)).collect()
+        let state = &mut *self.lock();
+        let said: Vec<Verdict> = state.said.since(node, since).cloned().collect();
+        said.into_iter()
+            .flat_map(|verdict| state.judge_again(verdict))
+            .collect()
     }
 
     fn sources(&self) -> Vec<Source> {

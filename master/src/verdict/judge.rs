@@ -7,14 +7,15 @@
 //!
 //! Changed by: [`Judge::hear`], and nothing else. At most [`MAX_WITHHELD`] images are withheld, each for [`WITHHELD_FOR`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::{Verdict, VerdictKind};
 use crate::ledger::{Ledger, Turn, Want};
-use magi_engine::ids::ImageName;
+use magi_engine::ids::{ImageName, PodUid};
 
 /// How many images are withheld at most; the oldest goes first.
 const MAX_WITHHELD: usize = 65_536;
@@ -40,12 +41,19 @@ struct Item {
     verdict: Verdict,
 }
 
+type About = (PodUid, VerdictKind);
+
+fn about(verdict: &Verdict) -> About {
+    (verdict.uid.clone(), verdict.kind)
+}
+
 /// Decides which verdicts are given.
 #[derive(Debug, Default)]
 pub struct Judge {
     next: u64,
     items: BTreeMap<u64, Item>,
-    by_want: BTreeMap<Want, BTreeSet<u64>>,
+    /// By what it is about, so that a verdict that is judged again, as with each stream of its node, is withheld once.
+    by_want: BTreeMap<Want, BTreeMap<About, u64>>,
     counts: Withheld,
 }
 
@@ -92,16 +100,20 @@ impl Judge {
 
     fn withhold(&mut self, verdict: Verdict, image: ImageName) {
         let want = Want::new(verdict.node.clone(), &image);
+        let same_want = self.by_want.entry(want.clone()).or_default();
+        let Entry::Vacant(vacant) = same_want.entry(about(&verdict)) else {
+            return;
+        };
+        vacant.insert(self.next);
         self.counts.withheld += 1;
-        self.by_want.entry(want.clone()).or_default().insert(self.next);
         self.items.insert(self.next, Item { want, image, verdict });
         self.next += 1;
         if self.items.len() > MAX_WITHHELD
-            && let Some((number, item)) = self.items.pop_first()
+            && let Some((_, item)) = self.items.pop_first()
         {
             self.counts.given_up += 1;
             if let Some(numbers) = self.by_want.get_mut(&item.want) {
-                numbers.remove(&number);
+                numbers.remove(&about(&item.verdict));
                 if numbers.is_empty() {
                     self.by_want.remove(&item.want);
                 }
@@ -113,7 +125,10 @@ impl Judge {
         if ledger.wants(want) {
             return;
         }
-        for number in self.by_want.remove(want).unwrap_or_default() {
+        let withheld = self.by_want.remove(want).unwrap_or_default();
+        let mut numbers: Vec<u64> = withheld.into_values().collect();
+        numbers.sort_unstable();
+        for number in numbers {
             let Some(item) = self.items.remove(&number) else {
                 continue;
             };

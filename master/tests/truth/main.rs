@@ -10,7 +10,10 @@
 
 #[path = "../fake_api/mod.rs"]
 mod fake_api;
+mod hostile;
 mod lines;
+#[path = "../../src/stream/tests/wire.rs"]
+mod wire;
 mod world;
 
 use std::collections::BTreeMap;
@@ -255,7 +258,7 @@ async fn what_the_watch_tells_reaches_the_right_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_deletion_arrives_once_though_the_log_is_rotated_and_the_master_is_killed() {
+async fn every_deletion_arrives_once_though_master_log_and_network_come_and_go() {
     const DELETIONS: u32 = 500;
     let world = World::new(log_settings);
     let recorded = Recorded::read();
@@ -267,8 +270,12 @@ async fn every_deletion_arrives_once_though_the_log_is_rotated_and_the_master_is
         log.write(&recorded.bound(pod));
     }
     let mut master = Some(world.master());
+    // One of the nodes is partitioned as well: for a while nothing passes, and nobody is told; then all links break.
+    let wire = wire::Wire::to(world.address().parse().unwrap()).await;
+    let ways = [wire.address.to_string(), world.address().to_owned()];
+    let mut ways = ways.into_iter();
     let listening = NODES.map(|name| {
-        let mut node = world.node(name);
+        let mut node = world.node_at(name, &ways.next().unwrap());
         let (tell, heard) = tokio::sync::oneshot::channel();
         let listening = tokio::spawn(async move {
             node.connected().await;
@@ -292,6 +299,15 @@ async fn every_deletion_arrives_once_though_the_log_is_rotated_and_the_master_is
         pace.tick().await;
         if [100, 230, 233, 400].contains(&number) {
             log.rotate();
+        }
+        if [300, 450].contains(&number) {
+            wire.stop(true);
+        }
+        if number == 340 {
+            wire.cut();
+        }
+        if [350, 460].contains(&number) {
+            wire.stop(false);
         }
         if [150, 232].contains(&number) {
             drop(master.take());
@@ -321,6 +337,52 @@ async fn every_deletion_arrives_once_though_the_log_is_rotated_and_the_master_is
     assert_eq!(status.counters["verdicts-lost"], 0);
     let again = status.counters["verdicts-repeated"];
     eprintln!("{DELETIONS} deletions: {again} verdicts came to the last master again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_away_hears_what_still_holds_and_nothing_else() {
+    let world = World::new(log_settings);
+    let recorded = Recorded::read();
+    let mut log = Log::new(world.path("log/audit.log"));
+    let _master = world.master();
+    let [node, other] = NODES;
+    let [before, gone, wanted, wants, last] = [1, 2, 1000, 1001, 3].map(|number| Pod { number, node });
+    let elsewhere = Pod {
+        number: 4,
+        node: other,
+    };
+    let mut away = world.node(node);
+    away.connected().await;
+    let mut stays = world.node(other);
+    stays.connected().await;
+    for pod in [&before, &gone, &wanted, &last, &elsewhere] {
+        log.write(&recorded.created(pod));
+        log.write(&recorded.bound(pod));
+    }
+    log.write(&recorded.deleted(&before));
+    assert!(is_gone(&away.verdict().await, &before));
+    // Else the new client, which remembers nothing, would rightly hear it again.
+    world
+        .status_when(|status| status.counters["verdicts-answered"] == 1)
+        .await;
+    drop(away);
+    world.until_away(node).await;
+    // While it is away two pods go, and one comes that wants what one of them wanted.
+    log.write(&recorded.deleted(&gone));
+    log.write(&recorded.deleted(&wanted));
+    log.write(&recorded.created(&wants));
+    log.write(&recorded.bound(&wants));
+    log.write(&recorded.deleted(&elsewhere));
+    assert!(is_gone(&stays.verdict().await, &elsewhere));
+    let mut back = world.node(node);
+    assert!(is_gone(&back.verdict().await, &gone));
+    log.write(&recorded.deleted(&last));
+    assert!(is_gone(&back.verdict().await, &last), "nothing else was said");
+    // It goes too, and now nobody wants that image.
+    log.write(&recorded.deleted(&wants));
+    let mut said = [back.verdict().await.uid, back.verdict().await.uid];
+    said.sort();
+    assert_eq!(said, [wanted.uid(), wants.uid()]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

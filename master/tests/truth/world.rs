@@ -11,7 +11,7 @@ use std::time::Duration;
 use magi_master_api::client::{FromMaster, NodeClient, ToMaster, operator, run};
 use magi_master_api::message::{Fate, NodeFacts, Verdict, VerdictAnswer};
 use magi_master_api::tls::TlsFiles;
-use magi_master_api::wire::{MasterStatus, StatusRequest};
+use magi_master_api::wire::{ListNodesRequest, MasterStatus, StatusRequest};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -31,6 +31,12 @@ pub(crate) struct Master {
     child: Child,
     /// Where each intake listens or looks, as the log says.
     pub(crate) intakes: BTreeMap<String, String>,
+}
+
+impl Master {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
 }
 
 impl Drop for Master {
@@ -100,11 +106,21 @@ impl World {
         Master { child, intakes }
     }
 
+    /// Where the master listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     pub(crate) fn node(&self, name: &'static str) -> Node {
+        self.node_at(name, &self.address)
+    }
+
+    /// A node for which the master is at another address.
+    pub(crate) fn node_at(&self, name: &'static str, address: &str) -> Node {
         let (inbound, hears) = mpsc::channel(4);
         let (says, outbound) = mpsc::channel(64);
         let client = NodeClient {
-            master: self.address.clone(),
+            master: address.to_owned(),
             server_name: "magi-master".to_owned(),
             tls: TlsFiles::in_folder(&self.path("nodes").join(name)),
             node: name.to_owned(),
@@ -139,6 +155,27 @@ impl World {
             // A level is asked for, and each time costs a handshake.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+}
+
+impl World {
+    /// Asks until the master sees that a node is gone; within bounds.
+    pub(crate) async fn until_away(&self, name: &str) {
+        let tls = TlsFiles::in_folder(&self.path("operators/ann"));
+        let mut operator = operator(&self.address, "magi-master", &tls).await.unwrap();
+        let away = async {
+            loop {
+                let request = ListNodesRequest::default();
+                let mut nodes = operator.list_nodes(request).await.unwrap().into_inner();
+                while let Some(node) = nodes.message().await.unwrap() {
+                    if node.node == name && !node.connected {
+                        return;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, away).await.unwrap();
     }
 }
 
@@ -200,7 +237,11 @@ impl Log {
     }
 
     pub(crate) fn write(&mut self, line: &str) {
-        self.file.write_all(line.as_bytes()).unwrap();
+        self.write_bytes(line.as_bytes());
+    }
+
+    pub(crate) fn write_bytes(&mut self, bytes: &[u8]) {
+        self.file.write_all(bytes).unwrap();
     }
 
     pub(crate) fn rotate(&mut self) {

@@ -14,7 +14,8 @@ use magi_master_api::wire::nodes_client::NodesClient;
 use tonic::Code;
 
 use super::verdict;
-use super::world::{NAME, Wire, World, hasty, is_each_once, node, until};
+use super::wire::Wire;
+use super::world::{NAME, World, hasty, is_each_once, node, until};
 use crate::counters::Count;
 use crate::names::NodeName;
 use crate::stream::standing::Standing;

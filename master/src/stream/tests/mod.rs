@@ -4,6 +4,7 @@ mod admission;
 mod delivery;
 mod pushing;
 mod trail;
+mod wire;
 mod world;
 
 use jiff::Timestamp;

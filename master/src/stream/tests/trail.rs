@@ -8,7 +8,8 @@ use magi_master_api::client::{FromMaster, ToMaster};
 use magi_master_api::message::{AuditMark, AuditRecord, Pulls};
 use magi_master_api::wire;
 
-use super::world::{Wire, World, until};
+use super::wire::Wire;
+use super::world::{World, until};
 use crate::counters::Count;
 use crate::store::Query;
 use crate::switch::Switchboard;

@@ -1,9 +1,9 @@
-//! A master, nodes, and a wire between them that can be cut or stopped.
+//! A master and nodes.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,9 +13,8 @@ use magi_master_api::message::{self, Fate, NodeFacts, VerdictAnswer};
 use magi_master_api::policy::PolicyVersion;
 use magi_master_api::tls::TlsFiles;
 use magi_master_api::wire::admin_client::AdminClient;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::Channel;
 
@@ -297,80 +296,4 @@ impl Node {
 pub(super) fn is_each_once(uids: &[String], most: usize) -> bool {
     let distinct: BTreeSet<&String> = uids.iter().collect();
     uids.len() == most && distinct.len() == most
-}
-
-/// A wire to the master that can be cut, and stopped without being cut.
-pub(super) struct Wire {
-    pub(super) address: SocketAddr,
-    links: Arc<Mutex<JoinSet<()>>>,
-    flows: watch::Sender<bool>,
-    listening: JoinHandle<()>,
-}
-
-impl Wire {
-    pub(super) async fn to(master: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let links: Arc<Mutex<JoinSet<()>>> = Arc::default();
-        let flows = watch::Sender::new(true);
-        let (ours, flowing) = (Arc::clone(&links), flows.subscribe());
-        let listening = tokio::spawn(async move {
-            while let Ok((node, _)) = listener.accept().await {
-                let Ok(master) = TcpStream::connect(master).await else {
-                    continue;
-                };
-                let (node_reads, node_writes) = node.into_split();
-                let (master_reads, master_writes) = master.into_split();
-                let mut links = ours.lock().unwrap();
-                links.spawn(carry(node_reads, master_writes, flowing.clone()));
-                links.spawn(carry(master_reads, node_writes, flowing.clone()));
-            }
-        });
-        Self {
-            address,
-            links,
-            flows,
-            listening,
-        }
-    }
-
-    /// Breaks every connection.
-    pub(super) fn cut(&self) {
-        self.links.lock().unwrap().abort_all();
-    }
-
-    /// Carries nothing any more, and tells nobody.
-    pub(super) fn stop(&self, is_stopped: bool) {
-        self.flows.send_replace(!is_stopped);
-    }
-}
-
-impl Drop for Wire {
-    fn drop(&mut self) {
-        self.listening.abort();
-        self.cut();
-    }
-}
-
-async fn carry(
-    mut from: tokio::net::tcp::OwnedReadHalf,
-    mut to: tokio::net::tcp::OwnedWriteHalf,
-    mut flowing: watch::Receiver<bool>,
-) {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut buffer = vec![0; 4096];
-    loop {
-        if flowing.wait_for(|flows| *flows).await.is_err() {
-            return;
-        }
-        let Ok(read) = from.read(&mut buffer).await else {
-            return;
-        };
-        if flowing.wait_for(|flows| *flows).await.is_err() {
-            return;
-        }
-        if read == 0 || to.write_all(&buffer[..read]).await.is_err() {
-            return;
-        }
-    }
 }
