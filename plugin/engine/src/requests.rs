@@ -89,7 +89,8 @@ struct Call {
 
 impl Call {
     fn is_shown_by(&self, look: Time) -> bool {
-        look >= self.at.after(LEASE_WITHIN) && self.ended.is_none_or(|ended| look <= ended)
+        let may_be_over = self.is_lost || self.ended.is_some_and(|ended| look > ended);
+        look >= self.at.after(LEASE_WITHIN) && !may_be_over
     }
 
     /// Whether its pull, if it led to one, is among those that were seen.
@@ -200,6 +201,15 @@ impl Requests {
         let Some(call) = self.calls.get_mut(&call) else {
             return false;
         };
+        if end == RequestEnd::Lost && call.ended.is_none() {
+            // It may have been over ever since requests went unseen: later looks say nothing.
+            let unseen = self.missed.iter().rev().find(|(_, until)| *until >= at);
+            let open_until = unseen.map_or(at, |(since, _)| *since);
+            call.has_shown = self
+                .looks
+                .iter()
+                .any(|look| *look < open_until && call.is_shown_by(*look));
+        }
         call.ended.get_or_insert(at);
         call.is_lost |= end == RequestEnd::Lost;
         true

@@ -114,6 +114,26 @@ fn a_request_whose_end_was_lost_may_have_ended_before_or_go_on() {
         "its lease may never have shown"
     );
     requests.looked(at(40));
+    assert_eq!(
+        owner(&mut requests, &[pull(1, 2, 5_000)], 1),
+        None,
+        "it may have been over by then"
+    );
+}
+
+#[test]
+fn a_request_that_had_shown_before_its_end_was_lost_has_shown() {
+    let lost = |missed_since| {
+        let mut requests = Requests::default();
+        requests.began(CallId(1), at(0), request());
+        requests.looked(at(40));
+        requests.missed(at(missed_since), at(50));
+        requests.ended(CallId(1), at(50), RequestEnd::Lost);
+        requests
+    };
+    assert_eq!(owner(&mut lost(39), &[pull(1, 2, 5_000)], 1), None);
+    // What went unseen came after it, and too early for the pull to be somebody else's.
+    let mut requests = lost(45);
     assert_eq!(owner(&mut requests, &[pull(1, 2, 5_000)], 1), Some(CallId(1)));
     let two = [pull(1, 2, 5_000), pull(2, 3, 40)];
     assert_eq!([1, 2].map(|id| owner(&mut requests, &two, id)), [None, None]);

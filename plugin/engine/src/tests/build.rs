@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use proptest::test_runner::{Config, RngSeed};
+
 use crate::event::{Feed, IngestView, LeaseView, SocketStat};
 use crate::evidence::TieMethod;
 use crate::ids::{
@@ -230,5 +232,24 @@ pub(super) fn node_pod(sandbox: &str, name: &str) -> NodePod {
         labels: Labels::new(),
         images: Vec::new(),
         stopped: false,
+    }
+}
+
+/// The number in a variable of the environment.
+pub(super) fn asked_for(variable: &str) -> Option<u32> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// How random stories are drawn: anew if somebody asked for so many, else the same `usual` ones.
+pub(super) fn stories(asked: Option<u32>, usual: u32) -> Config {
+    Config {
+        cases: asked.unwrap_or(usual),
+        failure_persistence: None,
+        rng_seed: if asked.is_some() {
+            RngSeed::Random
+        } else {
+            RngSeed::Fixed(0x6d61_6769)
+        },
+        ..Config::default()
     }
 }

@@ -1,6 +1,7 @@
 //! Random stories against the invariants of DESIGN.md §9, checked after every event.
 //!
-//! `MAGI_ENGINE_CASES` sets how many stories are told. A broken invariant is shrunk, and its trace is written as the
+//! The stories are the same in each run, so that one that breaks is the change's doing; `MAGI_ENGINE_CASES` says how many
+//! are to be told, and those are drawn anew. A broken invariant is shrunk, and its trace is written as the
 //! JSON lines that `magi-node replay` reads.
 
 use std::cell::RefCell;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestError, TestRunner};
 
+use super::build;
 use super::check::Broken;
 use super::world::{Asker, Outcome, Step, World};
 use crate::action::Action;
@@ -297,14 +299,10 @@ fn replays(trace: &[Line]) -> Result<(), String> {
 
 #[test]
 fn no_story_breaks_an_invariant() {
-    let cases = std::env::var("MAGI_ENGINE_CASES")
-        .ok()
-        .and_then(|cases| cases.parse().ok());
+    let cases = build::asked_for("MAGI_ENGINE_CASES");
     let config = Config {
-        cases: cases.unwrap_or(CASES),
-        failure_persistence: None,
         max_shrink_iters: 0,
-        ..Config::default()
+        ..build::stories(cases, CASES)
     };
     let seen = RefCell::new(Seen::default());
     let mut runner = TestRunner::new(config);

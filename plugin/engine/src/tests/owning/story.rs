@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::TestRunner;
 
 use crate::action::{Action, Effects};
 use crate::engine::Engine;
@@ -15,7 +15,7 @@ use crate::event::{Event, LeaseView, Question, View};
 use crate::evidence::Source;
 use crate::ids::{CallId, ImageName, LeaseKey, RequestId};
 use crate::owner::{Owner, RequestEnd};
-use crate::tests::build::{digest, image, index, lease_key, lease_view, request};
+use crate::tests::build::{self, digest, image, index, lease_key, lease_view, request};
 use crate::time::Time;
 
 const CASES: u32 = 1_500;
@@ -511,14 +511,7 @@ fn run(
     story: impl Strategy<Value = Story>,
     tell: impl Fn(&Story, &mut Known) -> Result<(), TestCaseError>,
 ) -> Known {
-    let cases = std::env::var("MAGI_OWNER_CASES")
-        .ok()
-        .and_then(|cases| cases.parse().ok());
-    let config = Config {
-        cases: cases.unwrap_or(CASES),
-        failure_persistence: None,
-        ..Config::default()
-    };
+    let config = build::stories(build::asked_for("MAGI_OWNER_CASES"), CASES);
     let known = RefCell::new(Known::default());
     let result = TestRunner::new(config).run(&story, |story| tell(&story, &mut known.borrow_mut()));
     let known = known.into_inner();
