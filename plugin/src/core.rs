@@ -197,6 +197,16 @@ impl Core {
                 };
                 self.keep(state, hold, content);
             }
+            Action::Collect { namespace } => {
+                let (remover, at) = (self.remover.clone(), now);
+                state.calls.spawn(async move {
+                    if let Err(error) = remover.collect(namespace, at).await {
+                        let why = causes::in_one_line(&error);
+                        warn!(why, "containerd was asked to collect its garbage, and does not");
+                    }
+                    None
+                });
+            }
             Action::Release {
                 keep,
                 namespace,

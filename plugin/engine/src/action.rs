@@ -47,6 +47,11 @@ pub enum Action {
         /// When.
         at: Time,
     },
+    /// Have containerd collect its garbage now, as it does by itself from time to time.
+    Collect {
+        /// Where.
+        namespace: ContainerdNamespace,
+    },
     /// Have containerd hold this content by a lease of magi's own, until then; answered with [`crate::Event::KeepDone`].
     Keep {
         /// Names it.

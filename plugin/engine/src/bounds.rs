@@ -92,6 +92,8 @@ pub const LOOK_FOR_LEASE: Duration = Duration::from_millis(5);
 pub const MAX_LOST_PODS: usize = 4096;
 /// Images of one such pod; Kubernetes allows a pod some hundred containers.
 pub const MAX_LOST_IMAGES: usize = 256;
+/// Shortest pause between two collections of garbage that magi asks for.
+pub const COLLECT_EVERY: Duration = Duration::from_millis(1_000);
 /// Orphaned pulls of which something is kept at a time.
 pub const MAX_KEEPS: usize = 64;
 /// Layers and documents that are kept of one pull.

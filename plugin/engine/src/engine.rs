@@ -61,6 +61,8 @@ pub struct Engine {
     aftermaths: BTreeMap<PullId, Aftermath>,
     ended: VecDeque<PullReport>,
     agenda: Agenda,
+    /// When containerd was last asked to collect its garbage.
+    collected: Option<Time>,
     /// The kernel refused to destroy a socket; disconnecting is the first choice from then on.
     cannot_destroy: bool,
     /// Bytes on a socket exceed what its ingest may hold: look soon, and again after this pause.

@@ -118,6 +118,11 @@ impl Images {
         self.denied.retain(|digest, _| self.denials.contains_key(digest));
     }
 
+    /// Whether this digest is denied.
+    pub(crate) fn denies(&self, digest: &Digest) -> bool {
+        self.denials.contains_key(digest)
+    }
+
     /// Whether any digest is denied.
     pub(crate) fn denies_any(&self) -> bool {
         !self.denials.is_empty()

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use magi_engine::Time;
 use magi_engine::action::LeverOutcome;
@@ -18,6 +19,9 @@ use tokio::sync::OnceCell;
 use crate::causes;
 use crate::clock::rfc3339;
 use crate::containerd::{Api, ApiError, OWN_LEASES, Scope};
+
+/// Should magi be gone before it deletes a lease that holds nothing.
+const EMPTY_LEASE_LASTS: Duration = Duration::from_secs(60);
 
 /// What is to be removed.
 #[derive(Clone, Debug)]
@@ -81,6 +85,17 @@ impl Remover {
             let _error_is_told = release(api, hold).await;
         }
         held
+    }
+
+    /// Has containerd collect its garbage: it does with the deletion of a lease, and this one holds nothing.
+    pub(crate) async fn collect(&self, namespace: ContainerdNamespace, now: Time) -> Result<(), ApiError> {
+        let nothing = Hold {
+            keep: KeepId(u64::MAX),
+            namespace,
+            until: now.after(EMPTY_LEASE_LASTS),
+        };
+        self.keep(&nothing, Vec::new()).await?;
+        self.release(&nothing).await
     }
 
     /// Lets go of what is held.

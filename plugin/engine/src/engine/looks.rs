@@ -6,7 +6,7 @@ use super::Engine;
 use crate::action::{Action, Answer, Effects};
 use crate::aftermath::{Aftermath, Scene, Step};
 use crate::audit::Entry;
-use crate::bounds::{LOOK_FIRST, MAX_AFTERMATHS, MAX_ENDED, MAX_PULLS, WITHOUT_LEASE_LONGEST};
+use crate::bounds::{COLLECT_EVERY, LOOK_FIRST, MAX_AFTERMATHS, MAX_ENDED, MAX_PULLS, WITHOUT_LEASE_LONGEST};
 use crate::event::{IngestView, LeaseView, View};
 use crate::evidence::{Reason, Source};
 use crate::ids::{ContainerdNamespace, Digest, IngestKey, IngestRef, LeaseKey, PullId};
@@ -198,6 +198,7 @@ impl Engine {
         }
         let Some(acted) = acted else { return };
         self.deny(now, &pull, acted.reason, fx);
+        self.collect(now, &pull, acted.reason, fx);
         if self.aftermaths.len() >= MAX_AFTERMATHS
             && let Some((_, oldest)) = self.aftermaths.pop_first()
         {
@@ -210,6 +211,20 @@ impl Engine {
         aftermath.policy_loaded(&self.policy);
         self.aftermaths.insert(pull.id, aftermath);
         self.agenda.look_for_leftovers_by(now.after(LOOK_FIRST));
+    }
+
+    /// Whoever asks again for what is denied would go on with the ingest that is left, and no write would show which
+    /// socket feeds it until its first mebibyte is there (containerd 1.7.24 content/helpers.go, `copyWithBuffer`).
+    fn collect(&mut self, now: Time, pull: &Pull, reason: Reason, fx: &mut Effects) {
+        let is_denied = reason == Reason::DeniedRecently
+            || pull.declared.roots.iter().any(|root| self.images.denies(root));
+        let lately = self.collected.is_some_and(|at| now.since(at) < COLLECT_EVERY);
+        if is_denied && !pull.ingests.is_empty() && !lately && !self.switch.is_engaged() {
+            self.collected = Some(now);
+            fx.push(Action::Collect {
+                namespace: pull.lease.namespace.clone(),
+            });
+        }
     }
 
     /// What was stopped for what it is, and not for who wanted it, is not let in again for a while.

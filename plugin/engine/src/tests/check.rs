@@ -515,6 +515,11 @@ impl Checker {
                     format!("no lease holds all of this: {effect:?}")
                 })
             }
+            Action::Collect { .. } => {
+                self.ensure(self.switched.is_empty(), Invariant::ObserveOnlyLooks, || {
+                    "the kill switch is on, and garbage is collected".to_owned()
+                })
+            }
             Action::Release { keep, .. } => {
                 let was_kept = self.keeps.contains(keep);
                 self.ensure(was_kept, Invariant::RightPull, || {

@@ -257,6 +257,7 @@ fn labels(effect: &Action) -> Vec<String> {
         }
         Action::Keep { .. } => vec!["keep".to_owned()],
         Action::Release { .. } => vec!["release".to_owned()],
+        Action::Collect { .. } => vec!["collect".to_owned()],
         Action::Look { .. } | Action::ListSockets | Action::WakeAt { .. } => Vec::new(),
     }
 }

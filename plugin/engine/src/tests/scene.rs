@@ -30,6 +30,8 @@ pub(super) struct World {
     answers: Vec<(RequestId, Answer)>,
     /// What is wished to be kept, and not let go of.
     pub(super) kept: Vec<(KeepId, Vec<Digest>)>,
+    /// How often garbage was to be collected.
+    pub(super) collections: usize,
     wake: Option<Time>,
     wants_look: bool,
     wants_listing: bool,
@@ -63,6 +65,7 @@ impl World {
             sockets: Vec::new(),
             levers: Vec::new(),
             records: Vec::new(),
+            collections: 0,
             kept: Vec::new(),
             answers: Vec::new(),
             wake: None,
@@ -109,6 +112,7 @@ impl World {
             }
             Action::WakeAt { at } => self.wake = Some(at),
             Action::Keep { keep, content, .. } => self.kept.push((keep, content)),
+            Action::Collect { .. } => self.collections += 1,
             Action::Release { keep, .. } => self.kept.retain(|(kept, _)| *kept != keep),
         }
     }

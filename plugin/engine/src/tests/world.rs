@@ -157,7 +157,7 @@ impl World {
         for effect in effects {
             match effect {
                 Action::Keep { keep, .. } => kept.push(keep),
-                Action::Release { .. } => {}
+                Action::Release { .. } | Action::Collect { .. } => {}
                 Action::PullLever { attempt, lever, .. } => {
                     self.hits_no_bystander(&lever)?;
                     self.levers.insert(attempt, lever);

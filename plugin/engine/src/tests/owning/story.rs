@@ -461,6 +461,7 @@ fn prompt(story: &Story, known: &mut Known) -> Result<(), TestCaseError> {
                 | Action::ListSockets
                 | Action::Keep { .. }
                 | Action::Release { .. }
+                | Action::Collect { .. }
                 | Action::Answer { .. } => {}
             }
         }
