@@ -295,7 +295,10 @@ fn what_is_left_of_a_denied_image_is_collected_at_once_and_not_too_often() {
         world.lease("huge").ends();
         world.look();
         assert_eq!(world.collections, if round < 3 { 1 } else { 2 });
-        world.drop_ingest(3).look().live(if round == 2 { 1_000 } else { 100 });
+        world
+            .drop_ingest(3)
+            .look()
+            .live(if round == 2 { 1_000 } else { 100 });
     }
 }
 
