@@ -9,7 +9,7 @@ use super::Bounds;
 use crate::counters::{Count, Counters};
 use crate::store::Stored;
 
-/// Changed by: records that are offered ([`Self::offer`]), batches that are taken ([`Self::next`]).
+/// Changed by: records that are offered ([`Self::offer`]), batches that are taken (`next`).
 #[derive(Debug)]
 pub struct Queue {
     waiting: Mutex<Waiting>,

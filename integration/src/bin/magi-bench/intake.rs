@@ -18,7 +18,7 @@ use crate::recordings;
 use crate::stats::summary;
 
 const LEAST_TIMES: f64 = 15.0;
-/// What the seed looks for, and what it takes from it: https://github.com/risingfbk/magi, `magi_system/init_master.sh`.
+/// What the seed looks for, and what it takes from it: <https://github.com/risingfbk/magi>, `magi_system/init_master.sh`.
 const SEED_WORD: &str = "/pods";
 const SEED_FILTER: &str = "select(.verb == \"delete\" or .verb == \"create\") | {requestURI, verb, stage, \
     imageRequest: .responseObject.spec.containers[0].image, targetNode: .requestObject.target.name, \
