@@ -13,6 +13,13 @@ use magi_integration::{Line, Pod};
 /// Far below the six seconds that a pull takes, and far above what magi needs: the bench has the figure.
 const SOON: Duration = Duration::from_secs(3);
 
+/// The pulls that magi meant to stop; for one of them it may take two levers, if a layer begins as its lease goes.
+fn acted_on(stage: &Stage) -> Result<BTreeSet<u64>> {
+    let intents = stage.intents()?;
+    let id = |intent: &serde_json::Value| intent.pointer("/pull/id").and_then(serde_json::Value::as_u64);
+    Ok(intents.iter().filter_map(id).collect())
+}
+
 async fn lost_pods_pulls_end(line: Line, way: Way) -> Result<()> {
     let stage = Stage::set(line, way).await?;
     for loss in Loss::ALL {
@@ -66,12 +73,7 @@ async fn nothing_else_ends_a_pull(line: Line, way: Way) -> Result<()> {
     );
     ensure!(kept.outcome.is_ok(), "refused, yet ended: {}", kept.error());
     ensure!(shared.outcome.is_ok(), "wanted, yet ended: {}", shared.error());
-    let intents = stage.intents()?;
-    let intent = intents.first().context("no intent")?;
-    ensure!(
-        intents.iter().all(|other| other["pull"] == intent["pull"]),
-        "{intents:?}"
-    );
+    ensure!(acted_on(&stage)?.len() == 1, "{:?}", stage.intents()?);
     stage.end()
 }
 
@@ -94,7 +96,7 @@ async fn what_a_dead_master_missed_is_made_up_for(line: Line) -> Result<()> {
     stage.master().kill()?;
     let meanwhile = meanwhile.context("a pull")?;
     stage.tell(&gone(&meanwhile))?;
-    ensure!(stage.intents()?.len() == 1, "who told it? {}", stage.logs());
+    ensure!(acted_on(&stage)?.len() == 1, "who told it? {}", stage.logs());
     stage.master_mut().start_again().await?;
     ensure!(meanwhile.end().await?.outcome.is_err(), "{}", stage.logs());
     let after = after.context("a pull")?;
@@ -102,9 +104,7 @@ async fn what_a_dead_master_missed_is_made_up_for(line: Line) -> Result<()> {
     ensure!(after.end().await?.outcome.is_err(), "{}", stage.logs());
     ensure!(kept.end().await?.outcome.is_ok(), "{}", stage.logs());
     // The new master reads again what the old one had said: to no effect.
-    let intents = stage.intents()?;
-    let pulls: BTreeSet<String> = intents.iter().map(|intent| intent["pull"].to_string()).collect();
-    ensure!(intents.len() == 3 && pulls.len() == 3, "{intents:?}");
+    ensure!(acted_on(&stage)?.len() == 3, "{:?}", stage.intents()?);
     stage.end()
 }
 
