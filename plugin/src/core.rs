@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use magi_engine::action::{Answer, LeverOutcome};
+use magi_engine::action::{Answer, Hold, LeverOutcome};
 use magi_engine::event::Question;
 use magi_engine::ids::{AttemptId, Digest, RequestId};
 use magi_engine::policy::Policy;
@@ -21,7 +21,7 @@ use tracing::{error, info, warn};
 use crate::audit::{AuditError, AuditLog};
 use crate::causes;
 use crate::clock::Clock;
-use crate::levers::{Hold, Removal, Remover, Sockets};
+use crate::levers::{Removal, Remover, Sockets};
 use crate::recorder::Recorder;
 use crate::sources::containerd::{Attached, LookWish};
 use crate::sources::master::Trail;
@@ -184,19 +184,7 @@ impl Core {
                 let _full = self.wishes.list.try_send(());
             }
             Action::WakeAt { at } => state.wake = Some(at),
-            Action::Keep {
-                keep,
-                namespace,
-                content,
-                until,
-            } => {
-                let hold = Hold {
-                    keep,
-                    namespace,
-                    until,
-                };
-                self.keep(state, hold, content);
-            }
+            Action::Keep { hold, content } => self.keep(state, hold, content),
             Action::Collect { namespace } => {
                 let (remover, at) = (self.remover.clone(), now);
                 state.calls.spawn(async move {
@@ -207,18 +195,7 @@ impl Core {
                     None
                 });
             }
-            Action::Release {
-                keep,
-                namespace,
-                until,
-            } => {
-                let hold = Hold {
-                    keep,
-                    namespace,
-                    until,
-                };
-                self.release(state, hold);
-            }
+            Action::Release { hold } => self.release(state, hold),
             Action::Answer { request, answer } => {
                 if let Some(reply) = state.askers.remove(&request) {
                     let _asker_gone = reply.send((now, answer));

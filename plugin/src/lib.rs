@@ -10,6 +10,7 @@ mod causes;
 mod clock;
 mod containerd;
 mod core;
+mod files;
 mod inbox;
 mod levers;
 mod manifest;

@@ -1,22 +1,15 @@
 //! Input that means no good, at a master whose memory is limited: it is counted, the master lives, and goes on.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HOST};
 use http_body_util::channel::Channel;
 use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
-use magi_master_api::tls::{Material, TlsFiles, provider};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use crate::lines::{Pod, Recorded};
 use crate::world::{Log, NODES, World};
-use crate::{TOKEN, intake, is_gone};
+use crate::{TOKEN, https, intake, is_gone};
 
 /// Address space of the master: far less than what is sent to it. Most of it is reserved for threads, and never used.
 const LIMIT: u64 = 1 << 30;
@@ -33,22 +26,7 @@ fn peak(pid: u32) -> u64 {
 
 /// Posts an event list of a gibibyte that never says how long it is; what is answered, and how much was taken.
 async fn post_a_gibibyte(world: &World, address: &str) -> (Option<u16>, usize) {
-    let material = Material::read(&TlsFiles::in_folder(&world.path("master"))).unwrap();
-    let config = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(Arc::clone(&material.roots))
-        .with_no_client_auth();
-    let tcp = TcpStream::connect(address).await.unwrap();
-    let name = ServerName::try_from("127.0.0.1").unwrap();
-    let tls = TlsConnector::from(Arc::new(config))
-        .connect(name, tcp)
-        .await
-        .unwrap();
-    let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls))
-        .await
-        .unwrap();
-    tokio::spawn(connection);
+    let mut send = https(world, "master", address).await.unwrap();
     let (mut to, body) = Channel::<Bytes>::new(1);
     let request = http::Request::post("/")
         .header(HOST, address)

@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST};
 use http_body_util::Full;
-use hyper::body::Bytes;
+use hyper::body::{Body, Bytes};
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use jiff::SignedDuration;
 use magi_master_api::message::{Verdict, VerdictKind};
@@ -116,8 +117,11 @@ async fn post(world: &World, address: &str, body: String) {
     assert_eq!(try_post(world, "master", address, body).await.unwrap(), 200);
 }
 
-/// The same, trusting the authority whose certificate is in this folder; the answer's status.
-async fn try_post(world: &World, trusted: &str, address: &str, body: String) -> std::io::Result<u16> {
+/// A connection to the webhook, trusting the authority whose certificate is in this folder.
+async fn https<B>(world: &World, trusted: &str, address: &str) -> std::io::Result<SendRequest<B>>
+where
+    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+{
     let material = Material::read(&TlsFiles::in_folder(&world.path(trusted))).unwrap();
     let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
@@ -127,10 +131,14 @@ async fn try_post(world: &World, trusted: &str, address: &str, body: String) -> 
     let tcp = TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from("127.0.0.1").unwrap();
     let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
-    let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls))
-        .await
-        .unwrap();
+    let (send, connection) = http1::handshake(TokioIo::new(tls)).await.unwrap();
     tokio::spawn(connection);
+    Ok(send)
+}
+
+/// The same, trusting the authority whose certificate is in this folder; the answer's status.
+async fn try_post(world: &World, trusted: &str, address: &str, body: String) -> std::io::Result<u16> {
+    let mut send = https(world, trusted, address).await?;
     let request = http::Request::post("/")
         .header(HOST, address)
         .header(AUTHORIZATION, format!("Bearer {TOKEN}"))

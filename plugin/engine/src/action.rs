@@ -54,23 +54,15 @@ pub enum Action {
     },
     /// Have containerd hold this content by a lease of magi's own, until then; answered with [`crate::Event::KeepDone`].
     Keep {
-        /// Names it.
-        keep: KeepId,
-        /// Where.
-        namespace: ContainerdNamespace,
-        /// What.
+        /// The lease.
+        hold: Hold,
+        /// What it is to hold.
         content: Vec<Digest>,
-        /// When containerd lets go of it by itself.
-        until: Time,
     },
     /// Let go of what an [`Action::Keep`] holds.
     Release {
-        /// Names it.
-        keep: KeepId,
-        /// Where.
-        namespace: ContainerdNamespace,
-        /// As it was said then.
-        until: Time,
+        /// The lease.
+        hold: Hold,
     },
     /// Answer a question.
     Answer {
@@ -79,6 +71,17 @@ pub enum Action {
         /// The answer.
         answer: Answer,
     },
+}
+
+/// A lease of magi's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Names it.
+    pub keep: KeepId,
+    /// Where.
+    pub namespace: ContainerdNamespace,
+    /// When containerd lets go of what it holds by itself.
+    pub until: Time,
 }
 
 /// What can be done to a pull. Legal stages stand in DESIGN.md §6.

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::action::{Action, Effects};
+use crate::action::{Action, Effects, Hold};
 use crate::audit::{AuditRecord, Entry, PullFacts};
 use crate::bounds::{MAX_KEEPS, MAX_KEPT_RESOURCES};
 use crate::ids::{Digest, KeepId};
@@ -33,10 +33,10 @@ struct Disk {
 
 #[derive(Debug)]
 struct Kept {
+    hold: Hold,
     facts: PullFacts,
     bytes: u64,
     layers: u64,
-    until: Time,
 }
 
 impl Keeping {
@@ -45,31 +45,35 @@ impl Keeping {
         if policy.orphan_keep.time.is_zero() || self.is_short(policy) || self.kept.len() >= MAX_KEEPS {
             return;
         }
-        let held = self
-            .kept
-            .values()
-            .fold(0, |sum: u64, one| sum.saturating_add(one.bytes));
-        let Some(share) = Share::of(pull, policy.orphan_keep.bytes.saturating_sub(held)) else {
+        let Some(share) = Share::of(pull, policy.orphan_keep.bytes.saturating_sub(self.bytes())) else {
             return;
         };
-        let until = now.after(policy.orphan_keep.time);
-        let keep = KeepId(self.counted);
+        let hold = Hold {
+            keep: KeepId(self.counted),
+            namespace: pull.lease.namespace.clone(),
+            until: now.after(policy.orphan_keep.time),
+        };
         self.counted = self.counted.saturating_add(1);
         self.kept.insert(
-            keep,
+            hold.keep,
             Kept {
+                hold: hold.clone(),
                 facts: pull.facts(),
                 bytes: share.bytes,
                 layers: share.layers,
-                until,
             },
         );
         fx.push(Action::Keep {
-            keep,
-            namespace: pull.lease.namespace.clone(),
+            hold,
             content: share.content,
-            until,
         });
+    }
+
+    /// Bytes that are held.
+    fn bytes(&self) -> u64 {
+        self.kept
+            .values()
+            .fold(0, |sum, one| sum.saturating_add(one.bytes))
     }
 
     /// containerd holds it now, or does not.
@@ -84,7 +88,7 @@ impl Keeping {
         let entry = Entry::Kept {
             layers: kept.layers,
             bytes: kept.bytes,
-            until: kept.until,
+            until: kept.hold.until,
             failed: failed.clone(),
         };
         let pull = Some(kept.facts.clone());
@@ -117,18 +121,16 @@ impl Keeping {
 
     /// Another policy is in force.
     pub(crate) fn policy_loaded(&mut self, policy: &Policy, fx: &mut Effects) {
-        let held = self
-            .kept
-            .values()
-            .fold(0, |sum: u64, one| sum.saturating_add(one.bytes));
-        if policy.orphan_keep.time.is_zero() || held > policy.orphan_keep.bytes || self.is_short(policy) {
+        if policy.orphan_keep.time.is_zero()
+            || self.bytes() > policy.orphan_keep.bytes
+            || self.is_short(policy)
+        {
             self.release("the policy keeps less", policy, fx);
         }
     }
 
     fn release(&mut self, why: &str, policy: &Policy, fx: &mut Effects) {
-        for (keep, kept) in std::mem::take(&mut self.kept) {
-            let namespace = kept.facts.lease.namespace.clone();
+        for kept in std::mem::take(&mut self.kept).into_values() {
             fx.push(Action::Record {
                 record: AuditRecord {
                     pull: Some(kept.facts),
@@ -136,22 +138,18 @@ impl Keeping {
                     entry: Entry::Released { why: why.to_owned() },
                 },
             });
-            fx.push(Action::Release {
-                keep,
-                namespace,
-                until: kept.until,
-            });
+            fx.push(Action::Release { hold: kept.hold });
         }
     }
 
     /// containerd lets go of what has expired by itself.
     pub(crate) fn forget_old(&mut self, now: Time) {
-        self.kept.retain(|_, one| one.until > now);
+        self.kept.retain(|_, one| one.hold.until > now);
     }
 
     /// When the next one expires.
     pub(crate) fn next_expiry(&self) -> Option<Time> {
-        self.kept.values().map(|one| one.until).min()
+        self.kept.values().map(|one| one.hold.until).min()
     }
 
     #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use magi_engine::Time;
-use magi_engine::action::LeverOutcome;
+use magi_engine::action::{Hold, LeverOutcome};
 use magi_engine::ids::{ContainerdNamespace, Digest, IngestKey, KeepId, LeaseKey, SnapshotName};
 use magi_wire::containerd::services::content::v1::AbortRequest;
 use magi_wire::containerd::services::leases::v1::{
@@ -34,19 +34,9 @@ pub(crate) enum Removal {
     Snapshot(SnapshotName),
 }
 
-/// A lease of magi's own.
-#[derive(Clone, Debug)]
-pub(crate) struct Hold {
-    pub(crate) keep: KeepId,
-    pub(crate) namespace: ContainerdNamespace,
-    pub(crate) until: Time,
-}
-
-impl Hold {
-    fn id(&self) -> String {
-        // With its end in it, as numbers begin anew when magi-node does.
-        format!("{OWN_LEASES}{}-{}", self.until.as_micros(), self.keep.0)
-    }
+/// The lease's id, with its end in it: numbers begin anew when magi-node does.
+fn id_of(hold: &Hold) -> String {
+    format!("{OWN_LEASES}{}-{}", hold.until.as_micros(), hold.keep.0)
 }
 
 /// Removes through containerd's API, on a connection of its own that stays open: what is to be removed is removed in time
@@ -119,7 +109,7 @@ async fn hold_all(api: &Api, hold: &Hold, content: Vec<Digest>) -> Result<(), Ap
     // containerd's own collection ends it then (1.7.24 and 2.1.9 metadata/gc.go, `containerd.io/gc.expire`).
     let until = rfc3339(hold.until);
     let request = scope.request(CreateRequest {
-        id: hold.id(),
+        id: id_of(hold),
         labels: [("containerd.io/gc.expire".to_owned(), until)].into(),
     });
     api.leases()
@@ -128,7 +118,7 @@ async fn hold_all(api: &Api, hold: &Hold, content: Vec<Digest>) -> Result<(), Ap
         .map_err(ApiError::call("Leases.Create"))?;
     for digest in content {
         let request = scope.request(AddResourceRequest {
-            id: hold.id(),
+            id: id_of(hold),
             resource: Some(Resource {
                 id: digest.to_string(),
                 r#type: "content".to_owned(),
@@ -146,7 +136,7 @@ async fn release(api: &Api, hold: &Hold) -> Result<(), ApiError> {
     let scope = Scope::new(hold.namespace.clone())?;
     // At once: whoever lets go wants the room.
     let request = scope.request(DeleteRequest {
-        id: hold.id(),
+        id: id_of(hold),
         sync: true,
     });
     api.leases()

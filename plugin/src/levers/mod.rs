@@ -4,5 +4,5 @@
 mod cleanup;
 mod sockets;
 
-pub(crate) use cleanup::{Hold, Removal, Remover};
+pub(crate) use cleanup::{Removal, Remover};
 pub(crate) use sockets::Sockets;

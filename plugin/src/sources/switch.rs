@@ -5,9 +5,7 @@
 //!
 //! Changed by: the file that comes, goes, or says something else.
 
-use std::fs::OpenOptions;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +15,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{error, warn};
 
+use crate::files::open_regular;
 use crate::inbox::Inbox;
 
 /// Whoever switches magi off wants that at once.
@@ -78,13 +77,9 @@ fn look(path: &Path) -> Option<String> {
 
 /// The first line, as far as it can be shown.
 fn said(path: &Path) -> io::Result<String> {
-    let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK)
-        .bits()
-        .cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    if !file.metadata()?.is_file() {
+    let Some(file) = open_regular(path)? else {
         return Ok(String::new());
-    }
+    };
     let mut bytes = Vec::new();
     file.take(MAX_SAID).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);

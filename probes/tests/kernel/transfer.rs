@@ -23,6 +23,15 @@ fn on_both_levels(connect: fn() -> Connection) {
     }
 }
 
+fn on_each_level(test: impl Fn(&mut Watcher)) {
+    let _alone = alone();
+    for level in LEVELS {
+        if let Some(mut watcher) = Watcher::new(level) {
+            test(&mut watcher);
+        }
+    }
+}
+
 fn transfer(level: Level, connect: fn() -> Connection) {
     let _alone = alone();
     let Some(mut watcher) = Watcher::new(level) else {
@@ -165,11 +174,7 @@ fn a_body_over_mapped_ipv4() {
 
 #[test]
 fn the_next_request_and_the_end_of_a_writer_are_seen() {
-    let _alone = alone();
-    for level in LEVELS {
-        let Some(mut watcher) = Watcher::new(level) else {
-            return;
-        };
+    on_each_level(|watcher| {
         let (store, connection) = (Store::new(), Connection::plain());
         let cookie = connection.cookie();
         let mut buffer = vec![0; MIB / 4];
@@ -193,16 +198,12 @@ fn the_next_request_and_the_end_of_a_writer_are_seen() {
         connection.fill(OTHER, &mut buffer);
         watcher.until("a reader without ingest", |seen| !seen.of(OTHER).is_empty());
         assert_eq!(watcher.feed(cookie), None, "the goroutine is recycled");
-    }
+    });
 }
 
 #[test]
 fn a_body_handed_over_between_goroutines_of_a_thread_is_voted_on() {
-    let _alone = alone();
-    for level in LEVELS {
-        let Some(mut watcher) = Watcher::new(level) else {
-            return;
-        };
+    on_each_level(|watcher| {
         let (store, connection) = (Store::new(), Connection::plain());
         let cookie = connection.cookie();
         let (ingest, data) = store.open(COPY, b'b');
@@ -222,7 +223,7 @@ fn a_body_handed_over_between_goroutines_of_a_thread_is_voted_on() {
                 .iter()
                 .all(|record| !matches!(record, Record::SocketRead { .. }))
         );
-    }
+    });
 }
 
 #[test]
@@ -249,11 +250,7 @@ fn a_transfer_that_began_before_is_learnt() {
 
 #[test]
 fn bytes_into_an_ingest_that_was_removed_before_the_first_one_are_seen() {
-    let _alone = alone();
-    for level in LEVELS {
-        let Some(mut watcher) = Watcher::new(level) else {
-            return;
-        };
+    on_each_level(|watcher| {
         let (store, connection) = (Store::new(), Connection::plain());
         let cookie = connection.cookie();
         // Somebody left it behind, and this writer goes on with it: nothing is written until bytes have come.
@@ -270,16 +267,12 @@ fn bytes_into_an_ingest_that_was_removed_before_the_first_one_are_seen() {
         }
         watcher.until("a feed", |seen| seen.feed(cookie).is_some());
         assert_eq!(watcher.feed(cookie).unwrap().directory, ingest.directory);
-    }
+    });
 }
 
 #[test]
 fn removing_an_ingest_is_no_writing() {
-    let _alone = alone();
-    for level in LEVELS {
-        let Some(mut watcher) = Watcher::new(level) else {
-            return;
-        };
+    on_each_level(|watcher| {
         let (store, connection) = (Store::new(), Connection::plain());
         let cookie = connection.cookie();
         let (ingest, data) = store.open(OTHER, b'd');
@@ -299,16 +292,12 @@ fn removing_an_ingest_is_no_writing() {
                 .all(|record| !matches!(record, Record::FileTouched { .. }))
         );
         drop(data);
-    }
+    });
 }
 
 #[test]
 fn nobody_is_seen_who_is_not_watched() {
-    let _alone = alone();
-    for level in LEVELS {
-        let Some(mut watcher) = Watcher::new(level) else {
-            return;
-        };
+    on_each_level(|watcher| {
         for pids in [&[][..], &[1]] {
             watcher.probes.watch(pids).unwrap();
             watcher.drain();
@@ -322,16 +311,12 @@ fn nobody_is_seen_who_is_not_watched() {
             watcher.drain();
             assert_eq!((watcher.of(COPY), watcher.of(TRANSPORT)), (vec![], vec![]));
         }
-    }
+    });
 }
 
 #[test]
 fn reading_the_files_of_an_ingest_is_no_writing() {
-    let _alone = alone();
-    for level in LEVELS {
-        let Some(mut watcher) = Watcher::new(level) else {
-            return;
-        };
+    on_each_level(|watcher| {
         let store = Store::new();
         let (ingest, _data) = store.open(COPY, b'e');
         for name in ["ref", "startedat", "updatedat", "total"] {
@@ -356,16 +341,12 @@ fn reading_the_files_of_an_ingest_is_no_writing() {
             })
         });
         assert_eq!(watcher.of(OTHER), Vec::<&Record>::new());
-    }
+    });
 }
 
 #[test]
 fn lost_records_are_counted_and_then_said_again() {
-    let _alone = alone();
-    for level in LEVELS {
-        let Some(mut watcher) = Watcher::new(level) else {
-            return;
-        };
+    on_each_level(|watcher| {
         let store = Store::new();
         let (first, second) = (Connection::plain(), Connection::plain());
         let cookie = first.cookie();
@@ -392,7 +373,7 @@ fn lost_records_are_counted_and_then_said_again() {
         assert!(watcher.records.contains(&Record::Gap));
         assert_eq!(watcher.feed(cookie).unwrap().directory, ingest.directory);
         assert_eq!(watcher.probes.undecodable(), 0);
-    }
+    });
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! How fast a gigantic pull ends: by magi, and by hand.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use magi_integration::containerd::Line;
 use magi_integration::magi::{self, Magi};
 use magi_integration::{Containerd, Registry};
@@ -9,7 +9,6 @@ use serde_json::json;
 use crate::attack::{self, By, LIMIT, Stopped, attack};
 use crate::by_hand::Lever;
 use crate::figure::{Figure, Goal, Run, Series};
-use crate::machine;
 use crate::options::Options;
 use crate::stats::{Summary, summary};
 
@@ -18,18 +17,8 @@ const MOST_TIMES: f64 = 3.0;
 
 /// Measures on both lines.
 pub(crate) async fn measure(options: &Options) -> Result<Figure> {
-    let load_before = machine::load();
-    let mut runs = Vec::new();
-    for line in Line::ALL {
-        runs.push(on(line, options).await.with_context(|| format!("on {line}"))?);
-    }
-    Ok(Figure {
-        name: "abort-latency",
-        what: "from the first byte of a layer to the return of PullImage",
-        load_before,
-        load_after: machine::load(),
-        runs,
-    })
+    let what = "from the first byte of a layer to the return of PullImage";
+    Figure::on_each_line("abort-latency", what, async |line| on(line, options).await).await
 }
 
 async fn on(line: Line, options: &Options) -> Result<Run> {

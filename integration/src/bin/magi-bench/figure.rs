@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use magi_integration::containerd::Line;
 use magi_integration::{magi, parts};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -112,6 +113,26 @@ pub(crate) struct Figure {
 }
 
 impl Figure {
+    /// Measures on each line of containerd, one after the other.
+    pub(crate) async fn on_each_line(
+        name: &'static str,
+        what: &'static str,
+        on: impl AsyncFn(Line) -> Result<Run>,
+    ) -> Result<Self> {
+        let load_before = machine::load();
+        let mut runs = Vec::new();
+        for line in Line::ALL {
+            runs.push(on(line).await.with_context(|| format!("on {line}"))?);
+        }
+        Ok(Self {
+            name,
+            what,
+            load_before,
+            load_after: machine::load(),
+            runs,
+        })
+    }
+
     /// The goals that were missed, in words.
     pub(crate) fn missed(&self) -> Vec<String> {
         let mut missed = Vec::new();

@@ -12,7 +12,6 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::figure::{Figure, Goal, Run, Series};
-use crate::machine;
 use crate::options::Options;
 use crate::stats::summary;
 
@@ -37,18 +36,9 @@ struct Ended {
 
 /// Measures on both lines.
 pub(crate) async fn measure(options: &Options) -> Result<Figure> {
-    let load_before = machine::load();
-    let mut runs = Vec::new();
-    for line in Line::ALL {
-        runs.push(on(line, options).await.with_context(|| format!("on {line}"))?);
-    }
-    Ok(Figure {
-        name: "orphan",
-        what: "from the API server's word that the pod is gone to the return of PullImage, with a grace of 0 s",
-        load_before,
-        load_after: machine::load(),
-        runs,
-    })
+    let what =
+        "from the API server's word that the pod is gone to the return of PullImage, with a grace of 0 s";
+    Figure::on_each_line("orphan", what, async |line| on(line, options).await).await
 }
 
 async fn on(line: Line, options: &Options) -> Result<Run> {

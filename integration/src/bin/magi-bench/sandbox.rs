@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use magi_integration::containerd::{self, Line};
 use magi_integration::cri::Pod;
 use magi_integration::magi::{self, Magi};
@@ -13,7 +13,6 @@ use magi_integration::{Containerd, Registry};
 use serde_json::json;
 
 use crate::figure::{Figure, Goal, Run, Series};
-use crate::machine;
 use crate::options::Options;
 use crate::stats::{Summary, summary};
 
@@ -23,18 +22,9 @@ const BLOCK: usize = 10;
 
 /// Measures on both lines.
 pub(crate) async fn measure(options: &Options) -> Result<Figure> {
-    let load_before = machine::load();
-    let mut runs = Vec::new();
-    for line in Line::ALL {
-        runs.push(on(line, options).await.with_context(|| format!("on {line}"))?);
-    }
-    Ok(Figure {
-        name: "sandbox",
-        what: "RunPodSandbox, from the call to its return, with magi registered as an NRI plugin and without",
-        load_before,
-        load_after: machine::load(),
-        runs,
-    })
+    let what =
+        "RunPodSandbox, from the call to its return, with magi registered as an NRI plugin and without";
+    Figure::on_each_line("sandbox", what, async |line| on(line, options).await).await
 }
 
 async fn on(line: Line, options: &Options) -> Result<Run> {

@@ -9,7 +9,7 @@ use similar::TextDiff;
 use tonic::Code;
 
 use super::args::{DiffArgs, PushArgs, StatusArgs};
-use super::status::nodes;
+use super::status::state;
 use super::{MasterState, NodeState, Version, answer, connect, now_ms, refused};
 use crate::output::{Exit, Failure, Reader, print, print_json, say};
 use crate::show;
@@ -46,12 +46,7 @@ pub(crate) fn runs_newest(node: &NodeState, master: &MasterState) -> bool {
 
 /// `magictl policy status`
 pub(crate) async fn status(args: StatusArgs) -> Result<Exit, Failure> {
-    let mut client = connect(&args.master).await?;
-    let master: MasterState = answer(client.status(wire::StatusRequest {}))
-        .await?
-        .into_inner()
-        .into();
-    let nodes = answer(nodes(&mut client)).await?;
+    let (master, nodes) = state(&args.master).await?;
     let now_ms = now_ms();
     let all_newest = nodes.iter().all(|node| runs_newest(node, &master));
     let _nothing_more_to_print = if args.json {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::args::{StatusArgs, SwitchArgs};
+use super::args::{MasterArgs, StatusArgs, SwitchArgs};
 use super::{MasterState, NodeState, Switch, answer, connect, now_ms};
 use crate::output::{Exit, Failure, print, print_json, say};
 use crate::show;
@@ -15,7 +15,7 @@ use crate::show;
 const MAX_NODES: usize = 20_000;
 
 /// Every node that the master knows, by name.
-pub(super) async fn nodes(client: &mut AdminClient<Channel>) -> Result<Vec<NodeState>, Status> {
+async fn nodes(client: &mut AdminClient<Channel>) -> Result<Vec<NodeState>, Status> {
     let request = wire::ListNodesRequest {
         prefix: String::new(),
     };
@@ -30,6 +30,14 @@ pub(super) async fn nodes(client: &mut AdminClient<Channel>) -> Result<Vec<NodeS
     Ok(nodes)
 }
 
+/// How the master does, and its nodes.
+pub(super) async fn state(master: &MasterArgs) -> Result<(MasterState, Vec<NodeState>), Failure> {
+    let mut client = connect(master).await?;
+    let status = answer(client.status(wire::StatusRequest {})).await?;
+    let nodes = answer(nodes(&mut client)).await?;
+    Ok((status.into_inner().into(), nodes))
+}
+
 /// `magictl master status`
 pub(crate) async fn status(args: StatusArgs) -> Result<Exit, Failure> {
     #[derive(Serialize)]
@@ -39,12 +47,7 @@ pub(crate) async fn status(args: StatusArgs) -> Result<Exit, Failure> {
         master: &'a MasterState,
         nodes: &'a [NodeState],
     }
-    let mut client = connect(&args.master).await?;
-    let master: MasterState = answer(client.status(wire::StatusRequest {}))
-        .await?
-        .into_inner()
-        .into();
-    let nodes = answer(nodes(&mut client)).await?;
+    let (master, nodes) = state(&args.master).await?;
     let now_ms = now_ms();
     let _nothing_more_to_print = if args.json {
         print_json(&StatusJson {

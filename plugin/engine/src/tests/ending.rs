@@ -281,30 +281,8 @@ fn a_pull_whose_verdict_was_withdrawn_after_a_lever_still_has_a_recorded_end() {
     );
 }
 
-#[test]
-fn what_is_left_of_a_denied_image_is_collected_at_once_and_not_too_often() {
-    let mut policy = enforce(GIB);
-    policy.deny_for = Duration::from_secs(600);
-    let mut world = World::new(policy);
-    for round in 1..=3 {
-        world.lease("huge").ingest(3, MIB, 5 * GIB);
-        world
-            .lease("huge")
-            .manifest(image(30, &[(3, 5 * GIB)], &["reg/huge"]));
-        world.fed(7, 3, MIB).closes(destroy(7), done()).closed(7);
-        world.lease("huge").ends();
-        world.look();
-        assert_eq!(world.collections, if round < 3 { 1 } else { 2 });
-        world
-            .drop_ingest(3)
-            .look()
-            .live(if round == 2 { 1_000 } else { 100 });
-    }
-}
-
-#[test]
-fn nothing_is_collected_for_an_image_that_is_let_in_again() {
-    let mut world = World::new(enforce(GIB));
+/// A huge image is pulled, and stopped by its socket; its ingest is left.
+fn stops_huge(world: &mut World) {
     world.lease("huge").ingest(3, MIB, 5 * GIB);
     world
         .lease("huge")
@@ -312,5 +290,24 @@ fn nothing_is_collected_for_an_image_that_is_let_in_again() {
     world.fed(7, 3, MIB).closes(destroy(7), done()).closed(7);
     world.lease("huge").ends();
     world.look();
+}
+
+#[test]
+fn what_is_left_of_a_denied_image_is_collected_at_once_and_not_too_often() {
+    let mut policy = enforce(GIB);
+    policy.deny_for = Duration::from_secs(600);
+    let mut world = World::new(policy);
+    for round in 1..=3 {
+        stops_huge(&mut world);
+        assert_eq!(world.collections, if round < 3 { 1 } else { 2 });
+        let pause = if round == 2 { 1_000 } else { 100 };
+        world.drop_ingest(3).look().live(pause);
+    }
+}
+
+#[test]
+fn nothing_is_collected_for_an_image_that_is_let_in_again() {
+    let mut world = World::new(enforce(GIB));
+    stops_huge(&mut world);
     assert_eq!(world.collections, 0);
 }

@@ -111,9 +111,9 @@ impl World {
                 self.wants_listing = true;
             }
             Action::WakeAt { at } => self.wake = Some(at),
-            Action::Keep { keep, content, .. } => self.kept.push((keep, content)),
+            Action::Keep { hold, content } => self.kept.push((hold.keep, content)),
             Action::Collect { .. } => self.collections += 1,
-            Action::Release { keep, .. } => self.kept.retain(|(kept, _)| *kept != keep),
+            Action::Release { hold } => self.kept.retain(|(kept, _)| *kept != hold.keep),
         }
     }
 

@@ -156,7 +156,7 @@ impl World {
         let mut kept = Vec::new();
         for effect in effects {
             match effect {
-                Action::Keep { keep, .. } => kept.push(keep),
+                Action::Keep { hold, .. } => kept.push(hold.keep),
                 Action::Release { .. } | Action::Collect { .. } => {}
                 Action::PullLever { attempt, lever, .. } => {
                     self.hits_no_bystander(&lever)?;

@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use magi_master_api::bounds::MAX_POLICY;
 use magi_master_api::policy::PolicyVersion;
 
+use crate::files::open_regular;
+
 const FILE: &str = "policy.yaml";
 const SWITCH: &str = "kill-switch";
 const BEFORE_REVISION: &str = "# magi: from the master, revision ";
@@ -134,17 +136,12 @@ fn read(path: &Path, most: usize) -> Result<Option<String>, KeptError> {
         path: path.to_owned(),
         source,
     };
-    let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK)
-        .bits()
-        .cast_signed();
-    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
-        Ok(file) => file,
+    let file = match open_regular(path) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Err(broken(path, "not a regular file")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
-    if !file.metadata().map_err(failed)?.is_file() {
-        return Err(broken(path, "not a regular file"));
-    }
     let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
     let mut bytes = Vec::new();
     file.take(limit).read_to_end(&mut bytes).map_err(failed)?;

@@ -71,19 +71,16 @@ impl Checker {
                     "wants to be woken in the past".to_owned()
                 })
             }
-            Action::Keep {
-                keep,
-                namespace,
-                content,
-                until,
-            } => {
-                let is_new = self.keeps.insert(*keep);
-                self.ensure(is_new, Invariant::Identity, || format!("{keep} is used twice"))?;
+            Action::Keep { hold, content } => {
+                let is_new = self.keeps.insert(hold.keep);
+                self.ensure(is_new, Invariant::Identity, || {
+                    format!("{} is used twice", hold.keep)
+                })?;
                 let held = self.leases.iter().any(|(lease, seen)| {
                     let is_its = |digest| seen.content.contains(digest);
-                    lease.namespace == *namespace && !content.is_empty() && content.iter().all(is_its)
+                    lease.namespace == hold.namespace && !content.is_empty() && content.iter().all(is_its)
                 });
-                self.ensure(held && *until > self.now, Invariant::RightPull, || {
+                self.ensure(held && hold.until > self.now, Invariant::RightPull, || {
                     format!("no lease holds all of this: {effect:?}")
                 })
             }
@@ -92,10 +89,10 @@ impl Checker {
                     "the kill switch is on, and garbage is collected".to_owned()
                 })
             }
-            Action::Release { keep, .. } => {
-                let was_kept = self.keeps.contains(keep);
+            Action::Release { hold } => {
+                let was_kept = self.keeps.contains(&hold.keep);
                 self.ensure(was_kept, Invariant::RightPull, || {
-                    format!("{keep} was never kept")
+                    format!("{} was never kept", hold.keep)
                 })
             }
             Action::Answer { request, answer } => self.answer(*request, answer),
