@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use magi_engine::action::{Answer, Hold, LeverOutcome};
 use magi_engine::event::Question;
-use magi_engine::ids::{AttemptId, Digest, RequestId};
+use magi_engine::ids::{AttemptId, ContainerdNamespace, Digest, RequestId};
 use magi_engine::policy::Policy;
 use magi_engine::switch::KillSwitch;
 use magi_engine::trace::Line;
@@ -185,16 +185,7 @@ impl Core {
             }
             Action::WakeAt { at } => state.wake = Some(at),
             Action::Keep { hold, content } => self.keep(state, hold, content),
-            Action::Collect { namespace } => {
-                let (remover, at) = (self.remover.clone(), now);
-                state.calls.spawn(async move {
-                    if let Err(error) = remover.collect(namespace, at).await {
-                        let why = causes::in_one_line(&error);
-                        warn!(why, "containerd was asked to collect its garbage, and does not");
-                    }
-                    None
-                });
-            }
+            Action::Collect { namespace } => self.collect(state, now, namespace),
             Action::Release { hold } => self.release(state, hold),
             Action::Answer { request, answer } => {
                 if let Some(reply) = state.askers.remove(&request) {
@@ -264,6 +255,17 @@ impl Core {
             let failed = kept.err().map(|error| causes::in_one_line(&error));
             let keep = hold.keep;
             Some(Event::KeepDone { keep, failed })
+        });
+    }
+
+    fn collect(&self, state: &mut State, now: Time, namespace: ContainerdNamespace) {
+        let remover = self.remover.clone();
+        state.calls.spawn(async move {
+            if let Err(error) = remover.collect(namespace, now).await {
+                let why = causes::in_one_line(&error);
+                warn!(why, "containerd was asked to collect its garbage, and does not");
+            }
+            Some(Event::CollectDone)
         });
     }
 

@@ -47,7 +47,8 @@ pub enum Action {
         /// When.
         at: Time,
     },
-    /// Have containerd collect its garbage now, as it does by itself from time to time.
+    /// Have containerd collect its garbage now, as it does by itself from time to time; answered with
+    /// [`crate::Event::CollectDone`].
     Collect {
         /// Where.
         namespace: ContainerdNamespace,

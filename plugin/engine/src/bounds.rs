@@ -92,8 +92,13 @@ pub const LOOK_FOR_LEASE: Duration = Duration::from_millis(5);
 pub const MAX_LOST_PODS: usize = 4096;
 /// Images of one such pod; Kubernetes allows a pod some hundred containers.
 pub const MAX_LOST_IMAGES: usize = 256;
-/// Shortest pause between two collections of garbage that magi asks for.
-pub const COLLECT_EVERY: Duration = Duration::from_millis(1_000);
+/// Shortest pause after a collection of garbage that magi asked for.
+pub const COLLECT_EVERY: Duration = Duration::from_millis(100);
+/// So many times as long as a collection took, at least, before the next: containerd's own `pause_threshold` is 0.02
+/// (containerd 1.7.24 gc/scheduler/scheduler.go).
+pub const COLLECT_SHARE: u32 = 50;
+/// A collection that has not come back by then is not waited for.
+pub const COLLECT_LONGEST: Duration = Duration::from_secs(60);
 /// Orphaned pulls of which something is kept at a time.
 pub const MAX_KEEPS: usize = 64;
 /// Layers and documents that are kept of one pull.

@@ -19,6 +19,7 @@ use crate::agenda::Agenda;
 use crate::audit::{AuditRecord, Entry, PullFacts};
 use crate::bounds::LOOK_LONGEST;
 use crate::budget::Accounts;
+use crate::collection::Collection;
 use crate::event::Event;
 use crate::evidence::Source;
 use crate::flights::Flights;
@@ -61,8 +62,7 @@ pub struct Engine {
     aftermaths: BTreeMap<PullId, Aftermath>,
     ended: VecDeque<PullReport>,
     agenda: Agenda,
-    /// When containerd was last asked to collect its garbage.
-    collected: Option<Time>,
+    collection: Collection,
     /// The kernel refused to destroy a socket; disconnecting is the first choice from then on.
     cannot_destroy: bool,
     /// Bytes on a socket exceed what its ingest may hold: look soon, and again after this pause.
@@ -124,6 +124,7 @@ impl Engine {
             Event::PodGone { sandbox } => self.pods.gone(&sandbox),
             Event::KillSwitch { holder, engaged, by } => self.switched(holder, engaged, by, fx),
             Event::KeepDone { keep, failed } => self.keeping.came_back(keep, failed, &self.policy, fx),
+            Event::CollectDone => self.collection.done(now),
             Event::DiskSeen { free, total } => self.keeping.disk_seen(free, total, &self.policy, fx),
             Event::PodLost { lost } => self.pod_lost(now, lost, fx),
             Event::ManifestResolved { manifest } => self.images.learn(&manifest),

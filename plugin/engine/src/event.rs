@@ -124,6 +124,8 @@ pub enum Event {
         /// Why nothing is held; none: it is.
         failed: Option<String>,
     },
+    /// What an [`crate::Action::Collect`] asked for is over, whatever came of it.
+    CollectDone,
     /// How full the file system is that holds containerd's blobs. From time to time, and when it has changed much.
     DiskSeen {
         /// Bytes that are free for containerd.
@@ -199,6 +201,7 @@ impl Event {
             | Self::LeverDone { .. }
             | Self::KillSwitch { .. }
             | Self::KeepDone { .. }
+            | Self::CollectDone
             | Self::DiskSeen { .. }
             | Self::Tick => false,
         }

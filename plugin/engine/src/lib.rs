@@ -25,6 +25,7 @@ pub mod trace;
 mod aftermath;
 mod agenda;
 mod budget;
+mod collection;
 mod flights;
 mod images;
 mod judge;

@@ -254,13 +254,13 @@ impl Pull {
         })
     }
 
-    /// Whether it has its manifest and nothing of its layers has begun, as far as containerd shows: no ingest, no blob,
-    /// no snapshot to unpack into. Only if it can be foreseen where its layers' ingests will be.
+    /// Whether it has its manifest and nothing of its layers has begun, as far as containerd shows: no ingest and no blob.
+    /// A snapshot to unpack into may be there: containerd prepares it before it asks for the first layer. Only if it can
+    /// be foreseen where its layers' ingests will be.
     pub(crate) fn is_before_layers(&self) -> bool {
         let is_layer = |digest: &Digest| self.declared.layers.contains_key(digest);
         let may_be_layer = |ingest: &Ingest| ingest.digest.as_ref().is_none_or(is_layer);
         !self.declared.foreseen.is_empty()
-            && self.snapshots.is_empty()
             && !self.ingests.values().any(may_be_layer)
             && !self.content.iter().any(is_layer)
     }

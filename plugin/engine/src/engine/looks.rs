@@ -6,7 +6,7 @@ use super::Engine;
 use crate::action::{Action, Answer, Effects};
 use crate::aftermath::{Aftermath, Scene, Step};
 use crate::audit::Entry;
-use crate::bounds::{COLLECT_EVERY, LOOK_FIRST, MAX_AFTERMATHS, MAX_ENDED, MAX_PULLS, WITHOUT_LEASE_LONGEST};
+use crate::bounds::{LOOK_FIRST, MAX_AFTERMATHS, MAX_ENDED, MAX_PULLS, WITHOUT_LEASE_LONGEST};
 use crate::event::{IngestView, LeaseView, View};
 use crate::evidence::{Reason, Source};
 use crate::ids::{ContainerdNamespace, Digest, IngestKey, IngestRef, LeaseKey, PullId};
@@ -218,9 +218,8 @@ impl Engine {
     fn collect(&mut self, now: Time, pull: &Pull, reason: Reason, fx: &mut Effects) {
         let is_denied = reason == Reason::DeniedRecently
             || pull.declared.roots.iter().any(|root| self.images.denies(root));
-        let lately = self.collected.is_some_and(|at| now.since(at) < COLLECT_EVERY);
-        if is_denied && !pull.ingests.is_empty() && !lately && !self.switch.is_engaged() {
-            self.collected = Some(now);
+        let is_worth_it = is_denied && !pull.ingests.is_empty() && !self.switch.is_engaged();
+        if is_worth_it && self.collection.take(now) {
             fx.push(Action::Collect {
                 namespace: pull.lease.namespace.clone(),
             });

@@ -115,6 +115,7 @@ pub(super) struct Checker {
     /// Who holds the kill switch.
     switched: BTreeSet<SwitchHolder>,
     keeps: BTreeSet<KeepId>,
+    collecting: bool,
 }
 
 /// What a pod has lost, and when that was said last.
@@ -313,6 +314,7 @@ impl Checker {
                 }
             }
             Event::Tick => self.wake = None,
+            Event::CollectDone => self.collecting = false,
             Event::ManifestUnreadable { .. } | Event::KeepDone { .. } | Event::DiskSeen { .. } => {}
         }
     }

@@ -153,11 +153,12 @@ impl World {
         self.checker.hear(self.engine.report(false));
         self.checker.observe(self.now, &event, &effects)?;
         self.owners_are_right()?;
-        let mut kept = Vec::new();
+        let (mut kept, mut collects) = (Vec::new(), false);
         for effect in effects {
             match effect {
                 Action::Keep { hold, .. } => kept.push(hold.keep),
-                Action::Release { .. } | Action::Collect { .. } => {}
+                Action::Release { .. } => {}
+                Action::Collect { .. } => collects = true,
                 Action::PullLever { attempt, lever, .. } => {
                     self.hits_no_bystander(&lever)?;
                     self.levers.insert(attempt, lever);
@@ -174,6 +175,9 @@ impl World {
         for keep in kept {
             let failed = keep.0.is_multiple_of(3).then(|| "no room".to_owned());
             self.tell(Event::KeepDone { keep, failed })?;
+        }
+        if collects {
+            self.tell(Event::CollectDone)?;
         }
         Ok(())
     }

@@ -85,6 +85,10 @@ impl Checker {
                 })
             }
             Action::Collect { .. } => {
+                let is_second = std::mem::replace(&mut self.collecting, true);
+                self.ensure(!is_second, Invariant::NoStorm, || {
+                    "garbage is collected while it is collected".to_owned()
+                })?;
                 self.ensure(self.switched.is_empty(), Invariant::ObserveOnlyLooks, || {
                     "the kill switch is on, and garbage is collected".to_owned()
                 })

@@ -209,8 +209,7 @@ impl Checker {
             layers.any(|layer| layer.digest == *digest)
         };
         let held = self.view.leases.iter().filter(|one| one.key == *lease);
-        seen.snapshots.is_empty()
-            && held.flat_map(|one| &one.content).all(|digest| !is_layer(digest))
+        held.flat_map(|one| &one.content).all(|digest| !is_layer(digest))
             && seen
                 .ingests
                 .values()
