@@ -5,6 +5,7 @@
 
 mod acts;
 mod asks;
+mod disks;
 mod looks;
 mod owners;
 mod sockets;
@@ -23,8 +24,10 @@ use crate::collection::Collection;
 use crate::event::Event;
 use crate::evidence::Source;
 use crate::flights::Flights;
+use crate::headroom::Disks;
 use crate::ids::{Digest, LeaseKey, PullId};
 use crate::images::Images;
+use crate::judge::Law;
 use crate::keeping::Keeping;
 use crate::orphans::Orphans;
 use crate::picture::Picture;
@@ -58,6 +61,7 @@ pub struct Engine {
     accounts: Accounts,
     switch: KillSwitch,
     keeping: Keeping,
+    disks: Disks,
     refusals: BTreeMap<Digest, verify::Refusals>,
     aftermaths: BTreeMap<PullId, Aftermath>,
     ended: VecDeque<PullReport>,
@@ -125,7 +129,10 @@ impl Engine {
             Event::KillSwitch { holder, engaged, by } => self.switched(holder, engaged, by, fx),
             Event::KeepDone { keep, failed } => self.keeping.came_back(keep, failed, &self.policy, fx),
             Event::CollectDone => self.collection.done(now),
-            Event::DiskSeen { free, total } => self.keeping.disk_seen(free, total, &self.policy, fx),
+            Event::DiskSeen { content, snapshots } => {
+                self.disks.seen(content, snapshots);
+                self.keeping.disk_seen(content, &self.policy, fx);
+            }
             Event::PodLost { lost } => self.pod_lost(now, lost, fx),
             Event::ManifestResolved { manifest } => self.images.learn(&manifest),
             Event::Asked { request, question } => self.asked(now, request, question, fx),
@@ -144,6 +151,19 @@ impl Engine {
         }
         self.expire(now, fx);
         self.schedule(now, fx);
+    }
+
+    /// What a judgement hangs on, as it stands.
+    fn law(&self, now: Time) -> Law<'_> {
+        Law {
+            now,
+            policy: &self.policy,
+            images: &self.images,
+            accounts: &self.accounts,
+            orphans: &self.orphans,
+            disks: &self.disks,
+            halted: self.switch.is_engaged(),
+        }
     }
 
     /// A picture of the pulls for people.

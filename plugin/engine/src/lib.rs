@@ -27,6 +27,7 @@ mod agenda;
 mod budget;
 mod collection;
 mod flights;
+mod headroom;
 mod images;
 mod judge;
 mod keeping;

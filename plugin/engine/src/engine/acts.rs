@@ -18,12 +18,14 @@ use crate::time::Time;
 impl Engine {
     pub(super) fn judge_changed(&mut self, now: Time) {
         self.count_budgets(now);
+        self.choose_for_disks(now);
         let law = Law {
             now,
             policy: &self.policy,
             images: &self.images,
             accounts: &self.accounts,
             orphans: &self.orphans,
+            disks: &self.disks,
             halted: self.switch.is_engaged(),
         };
         for pull in self.pulls.values_mut() {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::{Condemnation, Law, unanimous};
 use crate::budget::Accounts;
 use crate::evidence::Reason;
+use crate::headroom::Disks;
 use crate::ids::{CallId, Digest, IngestDir, IngestRef, LeaseKey, PullId, RepositoryName};
 use crate::images::Images;
 use crate::manifest::Layer;
@@ -108,6 +109,7 @@ pub fn judge(policy: &Policy, recorded: &Recorded) -> Opinion {
         images: &Images::default(),
         accounts: &Accounts::default(),
         orphans: &orphans,
+        disks: &Disks::default(),
         halted: false,
     };
     let smallest = law.ways(&recorded.pull(Bound::Least), false);

@@ -5,6 +5,7 @@ mod accounts;
 mod answers;
 mod askers;
 mod effects;
+mod headroom;
 mod judge;
 mod levers;
 mod stage;
@@ -19,7 +20,7 @@ use self::askers::{Claim, Told};
 use crate::action::{Action, LeverOutcome};
 use crate::audit::PullFacts;
 use crate::bounds::{LOOK_FIRST, LOOKS_TO_CONFIRM};
-use crate::event::{Event, Feed, IngestView, LeaseView, Question, SocketStat, View};
+use crate::event::{Event, Feed, IngestView, LeaseView, Question, Room, SocketStat, View};
 use crate::evidence::{Evidence, Reason, Source};
 use crate::ids::{
     AttemptId, CallId, Cookie, Digest, ImageName, IngestDir, IngestRef, KeepId, LeaseKey, PodUid, PullId,
@@ -116,6 +117,9 @@ pub(super) struct Checker {
     switched: BTreeSet<SwitchHolder>,
     keeps: BTreeSet<KeepId>,
     collecting: bool,
+    rooms: Option<(Room, Option<Room>)>,
+    /// Whom the engine says to fill the disk.
+    chosen: BTreeSet<LeaseKey>,
 }
 
 /// What a pod has lost, and when that was said last.
@@ -314,8 +318,9 @@ impl Checker {
                 }
             }
             Event::Tick => self.wake = None,
+            Event::DiskSeen { content, snapshots } => self.rooms = Some((*content, *snapshots)),
             Event::CollectDone => self.collecting = false,
-            Event::ManifestUnreadable { .. } | Event::KeepDone { .. } | Event::DiskSeen { .. } => {}
+            Event::ManifestUnreadable { .. } | Event::KeepDone { .. } => {}
         }
     }
 
@@ -476,6 +481,7 @@ impl Checker {
             self.named(pull.id, &pull.lease)?;
         }
         self.hear_owners(&report);
+        self.hear_chosen(&report);
         Ok(())
     }
 
