@@ -94,7 +94,7 @@ impl Missing {
     }
 }
 
-/// Judges a pull of the past by `policy`. Of budgets and of images that were stopped a short while before it knows nothing:
+/// Judges a pull of the past by `policy`. Of budgets, of disks, and of images that were stopped a short while before it knows nothing:
 /// they hang on other pulls.
 #[must_use]
 pub fn judge(policy: &Policy, recorded: &Recorded) -> Opinion {
