@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use magi_engine::policy::{
-    Budget, DiskOrder, Headroom, Limits, Mode, OrphanKeep, Policy, Rule, RuleVerdict, Selector,
+    Breaker, Budget, DiskOrder, Headroom, Limits, Mode, OrphanKeep, Policy, Rule, RuleVerdict, Selector,
 };
 use sha2::{Digest, Sha256};
 
@@ -67,6 +67,8 @@ section! {
         "orphanKeep" orphan_keep: RawOrphanKeep = Words("see there");
         /// What is to stay free of the node's disks: of the pulls in flight that do not fit together, the fewest are stopped.
         "headroom" headroom: RawHeadroom = Words("pulls may fill the disks");
+        /// When magi no longer believes itself.
+        "breaker" breaker: RawBreaker = Words("see there");
         /// What the pulls of a namespace may fetch in a span of time. Pulls whose namespace is not known for sure are
         /// not counted, and exempt ones are never stopped.
         "budgets" budgets: List<RawBudget, 0, MAX_BUDGETS> = Yaml("[]");
@@ -104,6 +106,17 @@ section! {
         "spare" spare: List<NamespacePattern, 1, MAX_PATTERNS> = Words("none");
         /// As at the top level, for this.
         "mode" mode: OneOf<Mode> = Words("inherited");
+    }
+}
+
+section! {
+    /// How many pulls a node may stop in a span of time. Then it only observes for as long, and says so. Pulls that a
+    /// person asks to be stopped, and repetitions of one that was, do not count.
+    struct RawBreaker {
+        /// Pulls; 0: any number.
+        "stops" stops: Count<0, 1_000_000> = Yaml("220");
+        /// The span, which always ends now.
+        "window" window: Span<SECOND, DAY> = Yaml("10m");
     }
 }
 
@@ -213,7 +226,16 @@ fn check(raw: RawPolicy, revision: String, sink: &mut Sink) -> Option<Policy> {
         orphan_grace: raw.orphan_grace.value().map_or(ORPHAN_GRACE, |span| span.0),
         orphan_keep: raw.orphan_keep.value().map(check_orphan_keep).unwrap_or_default(),
         headroom: raw.headroom.value().map(|raw| check_headroom(raw, mode)),
+        breaker: raw.breaker.value().map(check_breaker).unwrap_or_default(),
     })
+}
+
+fn check_breaker(raw: RawBreaker) -> Breaker {
+    let built_in = Breaker::default();
+    Breaker {
+        stops: raw.stops.value().map_or(built_in.stops, |count| count.0),
+        window: raw.window.value().map_or(built_in.window, |span| span.0),
+    }
 }
 
 fn check_headroom(raw: RawHeadroom, inherited: Mode) -> Headroom {

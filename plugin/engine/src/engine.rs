@@ -19,6 +19,7 @@ use crate::aftermath::Aftermath;
 use crate::agenda::Agenda;
 use crate::audit::{AuditRecord, Entry, PullFacts};
 use crate::bounds::LOOK_LONGEST;
+use crate::breaker::Breaker;
 use crate::budget::Accounts;
 use crate::collection::Collection;
 use crate::event::Event;
@@ -60,6 +61,7 @@ pub struct Engine {
     orphans: Orphans,
     accounts: Accounts,
     switch: KillSwitch,
+    breaker: Breaker,
     keeping: Keeping,
     disks: Disks,
     refusals: BTreeMap<Digest, verify::Refusals>,
@@ -101,6 +103,7 @@ impl Engine {
         self.now = now;
         self.images.forget_old(now);
         self.keeping.forget_old(now);
+        self.breaker_closes(now, fx);
         // What was lost is no reason to act, not even on something else that is due by now.
         let may_act = !matches!(event, Event::SourceDown { .. } | Event::TiesLost);
         let may_tell_owners = event.may_tell_owners();
@@ -308,6 +311,7 @@ impl Engine {
             .chain(aftermaths)
             .chain(self.images.next_expiry())
             .chain(self.keeping.next_expiry())
+            .chain(self.breaker.closes())
             .chain(self.next_refusal_due())
             .chain(self.orphans.next_due(self.policy.orphan_grace));
         if let Some(wake) = self.agenda.wake(now, others) {

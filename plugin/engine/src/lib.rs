@@ -24,6 +24,7 @@ pub mod trace;
 
 mod aftermath;
 mod agenda;
+mod breaker;
 mod budget;
 mod collection;
 mod flights;

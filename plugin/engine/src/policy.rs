@@ -212,6 +212,28 @@ pub struct Policy {
     /// What is to stay free of the node's disks; none: pulls may fill them.
     #[serde(default)]
     pub headroom: Option<Headroom>,
+    /// When magi no longer believes itself.
+    #[serde(default)]
+    pub breaker: Breaker,
+}
+
+/// How many pulls a node may stop in a span of time; then it only observes for as long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Breaker {
+    /// Pulls; zero: any number.
+    pub stops: u32,
+    /// The span.
+    pub window: Duration,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self {
+            // Twice as many as a node has pods by default (the kubelet's `maxPods`, 110).
+            stops: 220,
+            window: Duration::from_secs(600),
+        }
+    }
 }
 
 /// What is to stay free of the disks that hold blobs and snapshots.
@@ -289,6 +311,7 @@ impl Default for Policy {
             orphan_grace: orphan_grace(),
             orphan_keep: OrphanKeep::default(),
             headroom: None,
+            breaker: Breaker::default(),
         }
     }
 }

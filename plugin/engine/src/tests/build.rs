@@ -15,7 +15,7 @@ use crate::ids::{
 use crate::manifest::{Layer, Manifest, ManifestBody};
 use crate::owner::{Labels, NodePod, PodIdentity, PullRequest};
 use crate::policy::{
-    DiskOrder, Headroom, Limits, Mode, OrphanKeep, Pattern, Policy, Rule, RuleVerdict, Selector,
+    Breaker, DiskOrder, Headroom, Limits, Mode, OrphanKeep, Pattern, Policy, Rule, RuleVerdict, Selector,
 };
 
 pub(super) const KIB: u64 = 1 << 10;
@@ -194,6 +194,7 @@ pub(super) fn policy(fallback: RuleVerdict) -> Policy {
         orphan_grace: Duration::from_secs(1),
         orphan_keep: KEEP,
         headroom: None,
+        breaker: Breaker::default(),
     }
 }
 

@@ -117,6 +117,11 @@ pub(super) struct Checker {
     switched: BTreeSet<SwitchHolder>,
     keeps: BTreeSet<KeepId>,
     collecting: bool,
+    /// Pulls that a lever was pulled for; when those that count were; and until when no more may.
+    levered: BTreeSet<PullId>,
+    stops: Vec<Time>,
+    opened: Option<Time>,
+    open_until: Option<Time>,
     rooms: Option<(Room, Option<Room>)>,
     /// Whom the engine says to fill the disk.
     chosen: BTreeSet<LeaseKey>,
@@ -182,6 +187,9 @@ impl Checker {
     /// Takes one event and its effects in.
     pub(super) fn observe(&mut self, now: Time, event: &Event, effects: &[Action]) -> Result<(), Broken> {
         self.now = now;
+        if self.open_until.take_if(|until| now >= *until).is_some() {
+            self.switch(SwitchHolder::Breaker, false);
+        }
         self.denials.retain(|_, denial| denial.until > now);
         self.take_in(event);
         self.forget_old();

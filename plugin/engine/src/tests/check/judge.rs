@@ -9,6 +9,7 @@ use crate::manifest::{Manifest, ManifestBody};
 use crate::owner::PullRequest;
 use crate::policy::{Limits, Mode, Pattern, Policy, Rule, RuleVerdict, Selector};
 use crate::reference::Reference;
+use crate::switch::SwitchHolder;
 
 /// Whether and how the policy speaks against a pull.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,7 +112,11 @@ impl Checker {
 
     /// The most that may be said while the kill switch is on.
     fn switched_off(&self) -> Option<Condemned> {
-        (!self.switched.is_empty()).then_some(Condemned::Observed)
+        // The stops that have opened the breaker were pulled before.
+        let just_opened = self.opened == Some(self.now);
+        let counts = |holder: &&SwitchHolder| !(just_opened && **holder == SwitchHolder::Breaker);
+        let mut holders = self.switched.iter().filter(counts);
+        holders.next().map(|_| Condemned::Observed)
     }
 
     /// What must be answered to the verifier.

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::ids::IngestKey;
 use crate::manifest::Manifest;
-use crate::policy::{Budget, DiskOrder, Headroom, Mode, Pattern, Policy, Rule, RuleVerdict, Selector};
+use crate::policy::{
+    Breaker, Budget, DiskOrder, Headroom, Mode, Pattern, Policy, Rule, RuleVerdict, Selector,
+};
 use crate::tests::build::{self, GIB, KEEP, KIB, MIB, image, index, limits, rule};
 
 /// A layer, and how many bytes its registry really sends.
@@ -126,6 +128,7 @@ pub(super) static POLICIES: LazyLock<Vec<Policy>> = LazyLock::new(|| {
         orphan_grace: Duration::from_secs(2),
         orphan_keep: KEEP,
         headroom: None,
+        breaker: Breaker::default(),
     };
     let deny = |mode| RuleVerdict::Deny { mode };
     let strict = limit(Mode::Enforce, Some(GIB), None, Some(0));
@@ -202,6 +205,13 @@ pub(super) static POLICIES: LazyLock<Vec<Policy>> = LazyLock::new(|| {
                 ..build::headroom(Mode::Enforce)
             }),
             ..with(vec![base()], lenient)
+        },
+        Policy {
+            breaker: Breaker {
+                stops: 2,
+                window: Duration::from_secs(4),
+            },
+            ..with(vec![base()], small)
         },
         Policy {
             headroom: Some(Headroom {
