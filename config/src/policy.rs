@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use magi_engine::policy::{
     Breaker, Budget, DiskOrder, Headroom, Limits, Mode, OrphanKeep, Policy, Rule, RuleVerdict, Selector,
+    Starving,
 };
 use sha2::{Digest, Sha256};
 
@@ -32,6 +33,8 @@ const PIB: u64 = 1 << 50;
 const DENY_FOR: Duration = Duration::from_secs(600);
 /// How long a pull whose pod is gone goes on unless the policy says otherwise.
 const ORPHAN_GRACE: Duration = Duration::from_secs(5);
+/// How long a slow pull may hold download slots unless the policy says otherwise.
+const STARVING_FOR: Duration = Duration::from_secs(30);
 /// The span of a budget unless the policy says otherwise.
 const BUDGET_WINDOW: Duration = Duration::from_secs(3600);
 
@@ -67,6 +70,8 @@ section! {
         "orphanKeep" orphan_keep: RawOrphanKeep = Words("see there");
         /// What is to stay free of the node's disks: of the pulls in flight that do not fit together, the fewest are stopped.
         "headroom" headroom: RawHeadroom = Words("pulls may fill the disks");
+        /// How slow a pull may be while others wait for a download slot.
+        "starving" starving: RawStarving = Words("as slow as it likes");
         /// When magi no longer believes itself.
         "breaker" breaker: RawBreaker = Words("see there");
         /// What the pulls of a namespace may fetch in a span of time. Pulls whose namespace is not known for sure are
@@ -104,6 +109,24 @@ section! {
         "first" first: OneOf<DiskOrder> = Yaml("largest");
         /// Namespaces of the pods whose pulls come last; so do pulls whose pod is not known.
         "spare" spare: List<NamespacePattern, 1, MAX_PATTERNS> = Words("none");
+        /// As at the top level, for this.
+        "mode" mode: OneOf<Mode> = Words("inherited");
+    }
+}
+
+section! {
+    /// What is asked of a pull that holds download slots while others wait for one, as containerd 2.1 and later have so
+    /// many for the whole node. One pull at a time is stopped, the one that is furthest behind; who waits or unpacks is
+    /// not slow, and exempt pulls are never stopped.
+    struct RawStarving {
+        /// Bytes per second that a pull must bring, all of its layers together.
+        "rate" rate: Size<1, PIB> = Required;
+        /// It may fall behind by what the rate brings in that time; in any case by 2 MiB for each layer that it downloads,
+        /// as containerd shows progress in steps of 1 MiB. Until the first of these is there, nothing shows whether a layer
+        /// is slow or waits itself.
+        "for" time: Span<SECOND, DAY> = Yaml("30s");
+        /// Downloads that containerd runs at once (its `max_concurrent_downloads`).
+        "slots" slots: Count<1, 10_000> = Yaml("3");
         /// As at the top level, for this.
         "mode" mode: OneOf<Mode> = Words("inherited");
     }
@@ -227,6 +250,16 @@ fn check(raw: RawPolicy, revision: String, sink: &mut Sink) -> Option<Policy> {
         orphan_keep: raw.orphan_keep.value().map(check_orphan_keep).unwrap_or_default(),
         headroom: raw.headroom.value().map(|raw| check_headroom(raw, mode)),
         breaker: raw.breaker.value().map(check_breaker).unwrap_or_default(),
+        starving: raw.starving.value().and_then(|raw| check_starving(raw, mode)),
+    })
+}
+
+fn check_starving(raw: RawStarving, inherited: Mode) -> Option<Starving> {
+    Some(Starving {
+        rate: raw.rate.value()?.0,
+        time: raw.time.value().map_or(STARVING_FOR, |span| span.0),
+        slots: raw.slots.value().map_or(3, |count| count.0),
+        mode: raw.mode.value().map_or(inherited, |mode| mode.0),
     })
 }
 

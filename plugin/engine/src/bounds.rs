@@ -92,6 +92,10 @@ pub const LOOK_FOR_LEASE: Duration = Duration::from_millis(5);
 pub const MAX_LOST_PODS: usize = 4096;
 /// Images of one such pod; Kubernetes allows a pod some hundred containers.
 pub const MAX_LOST_IMAGES: usize = 256;
+/// A pull that has had nothing to download for so long, and lacks something, waits for a slot.
+pub const WAITS_FOR_SLOT: Duration = Duration::from_secs(5);
+/// Bytes of a compressed layer that containerd unpacks in a second, at the slowest: for so long a pull is not slow.
+pub const UNPACKS_AT_LEAST: u64 = 2 << 20;
 /// Shortest pause after a collection of garbage that magi asked for.
 pub const COLLECT_EVERY: Duration = Duration::from_millis(100);
 /// So many times as long as a collection took, at least, before the next: containerd's own `pause_threshold` is 0.02

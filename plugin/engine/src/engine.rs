@@ -5,8 +5,8 @@
 
 mod acts;
 mod asks;
-mod disks;
 mod looks;
+mod neighbours;
 mod owners;
 mod sockets;
 mod verify;
@@ -38,6 +38,7 @@ use crate::pull::Pull;
 use crate::questions::{Questions, Waiting};
 use crate::report::{PullReport, Report};
 use crate::requests::Requests;
+use crate::starvation::Starvation;
 use crate::switch::KillSwitch;
 use crate::ties::Ties;
 use crate::time::Time;
@@ -64,6 +65,7 @@ pub struct Engine {
     breaker: Breaker,
     keeping: Keeping,
     disks: Disks,
+    starvation: Starvation,
     refusals: BTreeMap<Digest, verify::Refusals>,
     aftermaths: BTreeMap<PullId, Aftermath>,
     ended: VecDeque<PullReport>,
@@ -165,6 +167,7 @@ impl Engine {
             accounts: &self.accounts,
             orphans: &self.orphans,
             disks: &self.disks,
+            starvation: &self.starvation,
             halted: self.switch.is_engaged(),
         }
     }

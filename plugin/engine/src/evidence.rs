@@ -26,6 +26,8 @@ pub enum Reason {
     NamespaceBudget,
     /// What it still needs would leave the node's disk with less than the policy keeps free.
     NoDiskHeadroom,
+    /// It holds download slots and hardly uses them, while other pulls wait for one.
+    StarvingOthers,
     /// No live pod of this node wants the image any more.
     Orphaned,
     /// A person asked for it.
@@ -44,6 +46,7 @@ impl Reason {
             Self::DeniedRecently => "denied-recently",
             Self::NamespaceBudget => "namespace-budget",
             Self::NoDiskHeadroom => "no-disk-headroom",
+            Self::StarvingOthers => "starving-others",
             Self::Orphaned => "orphaned",
             Self::Operator => "operator",
         }
@@ -53,7 +56,11 @@ impl Reason {
     #[must_use]
     pub(crate) const fn passes(self) -> bool {
         match self {
-            Self::DeniedRecently | Self::NamespaceBudget | Self::NoDiskHeadroom | Self::Orphaned => true,
+            Self::DeniedRecently
+            | Self::NamespaceBudget
+            | Self::NoDiskHeadroom
+            | Self::StarvingOthers
+            | Self::Orphaned => true,
             Self::ImageTooLarge
             | Self::LayerTooLarge
             | Self::LayerOverrunsManifest
@@ -228,6 +235,17 @@ pub enum Evidence {
         /// Bytes that this one does.
         needed: u64,
     },
+    /// Its downloads are slow, and other pulls get no slot.
+    HoldsSlots {
+        /// Downloads that it has in flight.
+        downloads: u64,
+        /// Bytes per second that it must bring.
+        rate: u64,
+        /// Bytes by which it has fallen behind that.
+        behind: u64,
+        /// Pulls that wait for a slot.
+        waiting: u64,
+    },
     /// The kernel saw this pull being asked for.
     AskedFor {
         /// The image, as it was asked for.
@@ -325,6 +343,7 @@ impl Evidence {
             | Self::StoppedBefore { .. }
             | Self::BudgetUsed { .. }
             | Self::DiskShort { .. }
+            | Self::HoldsSlots { .. }
             | Self::LeaseInFlight { .. } => Source::Containerd,
             Self::AskedFor { .. } => Source::Requests,
             Self::PodLost { .. } => Source::Master,
@@ -355,6 +374,7 @@ impl Evidence {
             | Self::StoppedBefore { .. }
             | Self::BudgetUsed { .. }
             | Self::DiskShort { .. }
+            | Self::HoldsSlots { .. }
             | Self::AskedFor { .. }
             | Self::PodLost { .. }
             | Self::Asked { .. } => None,
@@ -422,6 +442,15 @@ impl fmt::Display for Evidence {
                 f,
                 "pulls in flight still need {wanted} bytes {place}, this one {needed}; {free} {unit} are free, {keep} are to stay so"
             ),
+            Self::HoldsSlots {
+                downloads,
+                rate,
+                behind,
+                waiting,
+            } => write!(
+                f,
+                "its {downloads} downloads are {behind} bytes behind {rate} bytes/s, and {waiting} pulls wait for a slot"
+            ),
             Self::AskedFor {
                 image,
                 pod: Some(pod),
@@ -449,7 +478,7 @@ pub const fn sufficient_pairs(reason: Reason) -> &'static [(Source, Source)] {
             // What containerd holds of it, and that the kernel saw it asked for: enough before its first layer.
             (Source::Containerd, Source::Requests),
         ],
-        Reason::LayerOverrunsManifest => &[
+        Reason::LayerOverrunsManifest | Reason::StarvingOthers => &[
             (Source::Containerd, Source::Probes),
             (Source::Containerd, Source::SocketTable),
         ],

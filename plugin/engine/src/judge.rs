@@ -15,6 +15,7 @@ use crate::policy::{Applied, Limits, Mode, Policy, RuleVerdict, Subject};
 use crate::pull::{DeclaredImage, Pull, Verdict};
 use crate::reference::Reference;
 use crate::requests::{Asker, Owners};
+use crate::starvation::Starvation;
 use crate::time::Time;
 
 /// What a judgement hangs on beside the pull itself.
@@ -26,6 +27,7 @@ pub(crate) struct Law<'a> {
     pub(crate) accounts: &'a Accounts,
     pub(crate) orphans: &'a Orphans,
     pub(crate) disks: &'a Disks,
+    pub(crate) starvation: &'a Starvation,
     /// The kill switch is on: whatever is condemned is only observed.
     pub(crate) halted: bool,
 }
@@ -151,6 +153,7 @@ impl Law<'_> {
                         Some(_) | None => self
                             .by_budget(&way, pull, asker)
                             .or_else(|| self.by_headroom(&way, pull))
+                            .or_else(|| self.by_starvation(&way, pull))
                             .or(condemned),
                     }
                 })
@@ -229,15 +232,18 @@ impl Law<'_> {
     }
 
     fn by_headroom(&self, way: &Applied<'_>, pull: &Pull) -> Option<Condemnation> {
-        if way.verdict == RuleVerdict::Exempt {
-            return None;
-        }
-        Some(Condemnation {
-            reason: Reason::NoDiskHeadroom,
-            mode: self.policy.headroom.as_ref()?.mode,
-            rule: None,
-            fact: self.disks.chosen(pull.id)?.clone(),
-        })
+        let mode = self.policy.headroom.as_ref()?.mode;
+        by_others(way, Reason::NoDiskHeadroom, mode, self.disks.chosen(pull.id)?)
+    }
+
+    fn by_starvation(&self, way: &Applied<'_>, pull: &Pull) -> Option<Condemnation> {
+        let mode = self.policy.starving.as_ref()?.mode;
+        by_others(
+            way,
+            Reason::StarvingOthers,
+            mode,
+            self.starvation.chosen(pull.id)?,
+        )
     }
 
     fn by_budget(&self, way: &Applied<'_>, pull: &Pull, asker: Option<&Asker>) -> Option<Condemnation> {
@@ -265,6 +271,16 @@ fn subject_of_pull<'a>(pull: &'a Pull, digests: &'a [&'a Digest], asker: Option<
         all_digests: !pull.declared.images.is_empty(),
         ..subject_of(asker)
     }
+}
+
+/// Chosen for what other pulls need; what is exempt is never chosen.
+fn by_others(way: &Applied<'_>, reason: Reason, mode: Mode, fact: &Evidence) -> Option<Condemnation> {
+    (way.verdict != RuleVerdict::Exempt).then(|| Condemnation {
+        reason,
+        mode,
+        rule: None,
+        fact: fact.clone(),
+    })
 }
 
 fn subject_of(asker: Option<&Asker>) -> Subject<'_> {
@@ -327,6 +343,7 @@ fn holds_again(
         | Reason::DeniedRecently
         | Reason::NamespaceBudget
         | Reason::NoDiskHeadroom
+        | Reason::StarvingOthers
         | Reason::Orphaned
         | Reason::Operator => false,
     }

@@ -40,6 +40,7 @@ mod pull;
 mod pursuit;
 mod questions;
 mod requests;
+mod starvation;
 mod ties;
 
 pub use action::{Action, Effects, Lever};

@@ -215,6 +215,22 @@ pub struct Policy {
     /// When magi no longer believes itself.
     #[serde(default)]
     pub breaker: Breaker,
+    /// How slow a pull may be while others wait for a download slot; none: as slow as it likes.
+    #[serde(default)]
+    pub starving: Option<Starving>,
+}
+
+/// What is asked of a pull that holds download slots while others wait for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Starving {
+    /// Bytes per second that it must bring.
+    pub rate: u64,
+    /// It may fall behind by what the rate brings in that time.
+    pub time: Duration,
+    /// Downloads that containerd runs at once (`max_concurrent_downloads`): with fewer in flight, nobody waits for a slot.
+    pub slots: u32,
+    /// Observe or enforce.
+    pub mode: Mode,
 }
 
 /// How many pulls a node may stop in a span of time; then it only observes for as long.
@@ -312,6 +328,7 @@ impl Default for Policy {
             orphan_keep: OrphanKeep::default(),
             headroom: None,
             breaker: Breaker::default(),
+            starving: None,
         }
     }
 }

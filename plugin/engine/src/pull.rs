@@ -19,6 +19,7 @@ use crate::policy::Mode;
 use crate::pursuit::Pursuit;
 use crate::report::{LayerReport, PullReport, Stage, VerdictReport};
 use crate::requests::{Asker, Owners};
+use crate::starvation::Pace;
 use crate::time::Time;
 
 /// A pull in flight.
@@ -48,6 +49,7 @@ pub(crate) struct Pull {
     pub(crate) asked: Option<String>,
     pub(crate) verdict: Option<Verdict>,
     pub(crate) pursuit: Pursuit,
+    pub(crate) pace: Pace,
     /// Another pull was seen to fetch a layer of it: it goes on with what that one brings.
     pub(crate) has_waited: bool,
     /// Something that a verdict hangs on has changed since the last one.
@@ -102,6 +104,7 @@ impl Pull {
             asked: None,
             verdict: None,
             pursuit: Pursuit::default(),
+            pace: Pace::default(),
             has_waited: false,
             changed: false,
         }
@@ -275,6 +278,8 @@ impl Pull {
         let is_layer = |digest: &Digest| self.declared.layers.contains_key(digest);
         let may_be_layer = |ingest: &Ingest| ingest.digest.as_ref().is_none_or(is_layer);
         !self.declared.foreseen.is_empty()
+            // What is not read yet may be the manifest, and what was read a layer that looks like one.
+            && !self.has_unread()
             && !self.ingests.values().any(may_be_layer)
             && !self.content.iter().any(is_layer)
     }

@@ -14,5 +14,6 @@ mod owning;
 mod pursuing;
 mod random;
 mod scene;
+mod starving;
 mod switching;
 mod world;

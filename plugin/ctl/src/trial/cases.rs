@@ -105,6 +105,7 @@ impl Case {
                 | Evidence::DeniedImage { .. }
                 | Evidence::BudgetUsed { .. }
                 | Evidence::DiskShort { .. }
+                | Evidence::HoldsSlots { .. }
                 | Evidence::Asked { .. } => {}
             }
         }

@@ -19,6 +19,7 @@ impl Engine {
     pub(super) fn judge_changed(&mut self, now: Time) {
         self.count_budgets(now);
         self.choose_for_disks(now);
+        self.choose_for_slots(now);
         let law = Law {
             now,
             policy: &self.policy,
@@ -26,6 +27,7 @@ impl Engine {
             accounts: &self.accounts,
             orphans: &self.orphans,
             disks: &self.disks,
+            starvation: &self.starvation,
             halted: self.switch.is_engaged(),
         };
         for pull in self.pulls.values_mut() {
@@ -139,7 +141,7 @@ impl Engine {
 
     /// Whether another pull fetches one of its layers, as far as the last look shows: then it waits for that one, and
     /// would go on waiting without its lease, to fail only when the other one is done.
-    fn is_fetched_by_others(&self, pull: &Pull) -> bool {
+    pub(super) fn is_fetched_by_others(&self, pull: &Pull) -> bool {
         let mut held = pull
             .declared
             .foreseen

@@ -39,6 +39,7 @@ impl Engine {
         }
         self.suspect_overruns(now);
         self.seek_strangers(now);
+        self.paced(now);
         // The verdicts of this look count for the question who goes on with an ended pull's ingests.
         self.join(now, true);
         self.judge_changed(now);
@@ -234,6 +235,7 @@ impl Engine {
             | Reason::DeniedRecently
             | Reason::NamespaceBudget
             | Reason::NoDiskHeadroom
+            | Reason::StarvingOthers
             | Reason::Orphaned
             | Reason::Operator => false,
         };

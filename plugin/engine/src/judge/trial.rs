@@ -21,6 +21,7 @@ use crate::policy::{Mode, Policy};
 use crate::pull::{Declared, DeclaredImage, Ingest, Pull};
 use crate::reference::Reference;
 use crate::requests::{Asker, Owners};
+use crate::starvation::Starvation;
 use crate::time::Time;
 
 /// What a record tells of a pull.
@@ -110,6 +111,7 @@ pub fn judge(policy: &Policy, recorded: &Recorded) -> Opinion {
         accounts: &Accounts::default(),
         orphans: &orphans,
         disks: &Disks::default(),
+        starvation: &Starvation::default(),
         halted: false,
     };
     let smallest = law.ways(&recorded.pull(Bound::Least), false);

@@ -195,6 +195,7 @@ pub(super) fn policy(fallback: RuleVerdict) -> Policy {
         orphan_keep: KEEP,
         headroom: None,
         breaker: Breaker::default(),
+        starving: None,
     }
 }
 

@@ -5,9 +5,9 @@ mod accounts;
 mod answers;
 mod askers;
 mod effects;
-mod headroom;
 mod judge;
 mod levers;
+mod neighbours;
 mod stage;
 mod tests;
 mod waits;
@@ -120,11 +120,11 @@ pub(super) struct Checker {
     /// Pulls that a lever was pulled for; when those that count were; and until when no more may.
     levered: BTreeSet<PullId>,
     stops: Vec<Time>,
-    opened: Option<Time>,
+    has_just_opened: bool,
     open_until: Option<Time>,
     rooms: Option<(Room, Option<Room>)>,
-    /// Whom the engine says to fill the disk.
-    chosen: BTreeSet<LeaseKey>,
+    /// Whom the engine says to be in the way of others.
+    chosen: BTreeMap<LeaseKey, Reason>,
 }
 
 /// What a pod has lost, and when that was said last.
@@ -187,6 +187,7 @@ impl Checker {
     /// Takes one event and its effects in.
     pub(super) fn observe(&mut self, now: Time, event: &Event, effects: &[Action]) -> Result<(), Broken> {
         self.now = now;
+        self.has_just_opened = false;
         if self.open_until.take_if(|until| now >= *until).is_some() {
             self.switch(SwitchHolder::Breaker, false);
         }

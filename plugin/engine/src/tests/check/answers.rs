@@ -132,6 +132,7 @@ impl Checker {
             | Evidence::SocketsOpen { .. }
             | Evidence::BudgetUsed { .. }
             | Evidence::DiskShort { .. }
+            | Evidence::HoldsSlots { .. }
             | Evidence::AskedFor { .. }
             | Evidence::PodLost { .. }
             | Evidence::Asked { .. } => false,

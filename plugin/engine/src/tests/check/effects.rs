@@ -119,7 +119,7 @@ impl Checker {
         self.stops.push(self.now);
         if self.stops.len() >= usize::try_from(bound.stops).unwrap() {
             self.stops.clear();
-            self.opened = Some(self.now);
+            self.has_just_opened = true;
             self.open_until = Some(self.now.after(bound.window));
             self.switch(SwitchHolder::Breaker, true);
         }

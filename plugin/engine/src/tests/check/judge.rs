@@ -62,7 +62,7 @@ impl Checker {
             all_digests: roots.iter().any(|root| is_image(root)),
         };
         // These hang on what other pulls do.
-        let by_others = self.over_budget(lease).max(self.fills_disk(lease));
+        let by_others = self.over_budget(lease).max(self.is_in_the_way(lease));
         let orphaned = |mode: Mode| {
             let lost = request.is_some_and(|request| self.is_lost(request));
             if lost { mode.into() } else { Condemned::No }
@@ -104,6 +104,7 @@ impl Checker {
                     | Reason::DeniedRecently
                     | Reason::NamespaceBudget
                     | Reason::NoDiskHeadroom
+                    | Reason::StarvingOthers
                     | Reason::Orphaned
                     | Reason::Operator => false,
                 })
@@ -113,7 +114,7 @@ impl Checker {
     /// The most that may be said while the kill switch is on.
     fn switched_off(&self) -> Option<Condemned> {
         // The stops that have opened the breaker were pulled before.
-        let just_opened = self.opened == Some(self.now);
+        let just_opened = self.has_just_opened;
         let counts = |holder: &&SwitchHolder| !(just_opened && **holder == SwitchHolder::Breaker);
         let mut holders = self.switched.iter().filter(counts);
         holders.next().map(|_| Condemned::Observed)
@@ -270,6 +271,7 @@ impl Checker {
             }),
             Evidence::BudgetUsed { .. } => self.is_used_up(lease, evidence),
             Evidence::DiskShort { .. } => self.is_short(lease, evidence),
+            Evidence::HoldsSlots { .. } => self.holds_slots(lease, evidence),
             Evidence::AskedFor { image, pod } => {
                 let owner = self.claims.get(lease).and_then(|claim| claim.owner.as_ref());
                 owner.map_or_else(

@@ -102,6 +102,7 @@ impl Checker {
             | Reason::DeniedRecently
             | Reason::NamespaceBudget
             | Reason::NoDiskHeadroom
+            | Reason::StarvingOthers
             | Reason::Orphaned => self.by_policy(lease) == Condemned::Enforced,
         };
         self.ensure(allowed, Invariant::ObserveOnlyLooks, || {
@@ -174,7 +175,8 @@ impl Checker {
             | Reason::DeniedByRule
             | Reason::DeniedRecently
             | Reason::NamespaceBudget
-            | Reason::NoDiskHeadroom => {
+            | Reason::NoDiskHeadroom
+            | Reason::StarvingOthers => {
                 said.contains(&Source::Requests) && said.contains(&Source::Containerd)
             }
             Reason::Orphaned => said.contains(&Source::Requests) && said.contains(&Source::Master),
@@ -211,7 +213,15 @@ impl Checker {
             layers.any(|layer| layer.digest == *digest)
         };
         let held = self.view.leases.iter().filter(|one| one.key == *lease);
-        held.flat_map(|one| &one.content).all(|digest| !is_layer(digest))
+        let named = |digest: &Digest| {
+            seen.manifests.contains_key(digest)
+                || seen
+                    .manifests
+                    .values()
+                    .any(|one| one.blobs().any(|blob| blob == digest))
+        };
+        held.flat_map(|one| &one.content)
+            .all(|digest| !is_layer(digest) && named(digest))
             && seen
                 .ingests
                 .values()
@@ -242,7 +252,8 @@ impl Checker {
             | Reason::LayerOverrunsManifest
             | Reason::DeniedByRule
             | Reason::DeniedRecently
-            | Reason::NoDiskHeadroom => kernel && containerd,
+            | Reason::NoDiskHeadroom
+            | Reason::StarvingOthers => kernel && containerd,
             // Whose bytes they are, the requests tell.
             Reason::NamespaceBudget => kernel && said.contains(&Source::Requests),
             // That it has no pod any more, the master tells.
@@ -299,6 +310,7 @@ impl Checker {
             | Evidence::StoppedBefore { .. }
             | Evidence::BudgetUsed { .. }
             | Evidence::DiskShort { .. }
+            | Evidence::HoldsSlots { .. }
             | Evidence::AskedFor { .. }
             | Evidence::PodLost { .. }
             | Evidence::LeaseInFlight { .. } => false,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::ids::IngestKey;
 use crate::manifest::Manifest;
 use crate::policy::{
-    Breaker, Budget, DiskOrder, Headroom, Mode, Pattern, Policy, Rule, RuleVerdict, Selector,
+    Breaker, Budget, DiskOrder, Headroom, Mode, Pattern, Policy, Rule, RuleVerdict, Selector, Starving,
 };
 use crate::tests::build::{self, GIB, KEEP, KIB, MIB, image, index, limits, rule};
 
@@ -129,6 +129,7 @@ pub(super) static POLICIES: LazyLock<Vec<Policy>> = LazyLock::new(|| {
         orphan_keep: KEEP,
         headroom: None,
         breaker: Breaker::default(),
+        starving: None,
     };
     let deny = |mode| RuleVerdict::Deny { mode };
     let strict = limit(Mode::Enforce, Some(GIB), None, Some(0));
@@ -203,6 +204,15 @@ pub(super) static POLICIES: LazyLock<Vec<Policy>> = LazyLock::new(|| {
             headroom: Some(Headroom {
                 least: 64 * KIB,
                 ..build::headroom(Mode::Enforce)
+            }),
+            ..with(vec![base()], lenient)
+        },
+        Policy {
+            starving: Some(Starving {
+                rate: 4 * MIB,
+                time: Duration::from_secs(1),
+                slots: 1,
+                mode: Mode::Enforce,
             }),
             ..with(vec![base()], lenient)
         },

@@ -1,29 +1,79 @@
-//! What must be so where a pull is said to fill the disk: an upper bound of what all pulls may still write, reckoned from
+//! What must be so where a pull is said to hold all slots, or to fill the disk: for this an upper bound of what all pulls may still write, reckoned from
 //! the looks alone, and without the engine's order of who goes first.
 
 use std::collections::BTreeMap;
 
 use super::judge::Condemned;
 use super::{Checker, Seen};
-use crate::event::Room;
+use crate::event::{LeaseView, Room};
 use crate::evidence::{DiskPlace, DiskUnit, Evidence, Reason};
-use crate::ids::{Digest, LeaseKey};
+use crate::ids::{Digest, IngestRef, LeaseKey};
 use crate::policy::Headroom;
 use crate::report::Report;
 
 impl Checker {
-    /// Whom the engine says to fill the disk.
+    /// Whom the engine says to be in the way of others.
     pub(super) fn hear_chosen(&mut self, report: &Report) {
-        let is_chosen = |reason| reason == Reason::NoDiskHeadroom;
-        let chosen = report
-            .pulls
-            .iter()
-            .filter(|pull| pull.verdict.as_ref().is_some_and(|one| is_chosen(one.reason)));
-        self.chosen = chosen.map(|pull| pull.lease.clone()).collect();
+        let chosen = report.pulls.iter().filter_map(|pull| {
+            let reason = pull.verdict.as_ref()?.reason;
+            matches!(reason, Reason::NoDiskHeadroom | Reason::StarvingOthers)
+                .then(|| (pull.lease.clone(), reason))
+        });
+        self.chosen = chosen.collect();
     }
 
-    /// Whether it may be, and what follows.
-    pub(super) fn fills_disk(&self, lease: &LeaseKey) -> Condemned {
+    /// Whether it may be so, and what follows.
+    pub(super) fn is_in_the_way(&self, lease: &LeaseKey) -> Condemned {
+        match self.chosen.get(lease) {
+            Some(Reason::NoDiskHeadroom) => self.fills_disk(lease),
+            Some(Reason::StarvingOthers) => self.may_starve(lease),
+            Some(_) | None => Condemned::No,
+        }
+    }
+
+    fn may_starve(&self, lease: &LeaseKey) -> Condemned {
+        let Some(policy) = &self.policy.starving else {
+            return Condemned::No;
+        };
+        let downloads = |lease: &LeaseView| lease.ingests.len();
+        let all: usize = self.view.leases.iter().map(downloads).sum();
+        let own = self.view.leases.iter().find(|one| one.key == *lease);
+        let is_empty = |reference: &IngestRef| {
+            let mut ingests = self.view.ingests.iter();
+            ingests.any(|one| one.key.reference == *reference && one.offset == 0)
+        };
+        let waits = |one: &LeaseView| one.key != *lease && one.ingests.iter().all(is_empty);
+        let others_wait = self.view.leases.iter().any(waits);
+        if own.is_some_and(|own| downloads(own) > 0) && all >= policy.slots as usize && others_wait {
+            policy.mode.into()
+        } else {
+            Condemned::No
+        }
+    }
+
+    /// Whether it holds as many downloads, and is asked for as much.
+    pub(super) fn holds_slots(&self, lease: &LeaseKey, evidence: &Evidence) -> bool {
+        let (
+            Some(policy),
+            Evidence::HoldsSlots {
+                downloads,
+                rate,
+                behind,
+                waiting,
+            },
+        ) = (&self.policy.starving, evidence)
+        else {
+            return false;
+        };
+        let own = self.view.leases.iter().find(|one| one.key == *lease);
+        let lag = policy.rate * policy.time.as_secs();
+        own.is_some_and(|own| *downloads > 0 && own.ingests.len() as u64 >= *downloads)
+            && *rate == policy.rate
+            && *behind >= lag
+            && *waiting > 0
+    }
+
+    fn fills_disk(&self, lease: &LeaseKey) -> Condemned {
         let (Some(policy), Some(seen)) = (&self.policy.headroom, self.leases.get(lease)) else {
             return Condemned::No;
         };
@@ -33,7 +83,7 @@ impl Checker {
                 || place != DiskPlace::Content && room.free_inodes * 100 < room.inodes * 10;
             is_short && own >= policy.least.max(1)
         };
-        if self.chosen.contains(lease) && self.places().into_iter().any(is_full) {
+        if self.places().into_iter().any(is_full) {
             policy.mode.into()
         } else {
             Condemned::No
