@@ -67,6 +67,8 @@ pub struct Options {
     /// PATH of the containerd process. `None`: its own folder, runc's, and a folder that links to what it needs of the
     /// system. pigz and igzip are not in there, so that decompression is the same everywhere.
     pub path: Option<OsString>,
+    /// Where its own folder is made; the system's folder for temporary files by default. Short, as paths of sockets are.
+    pub within: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -80,6 +82,7 @@ impl Default for Options {
             nri: false,
             log_level: "info".to_owned(),
             path: None,
+            within: None,
         }
     }
 }
@@ -109,7 +112,7 @@ impl Containerd {
             Line::V1_7 => &parts.containerd_1_7,
             Line::V2 => &parts.containerd_2,
         };
-        let home = Home::new(line)?;
+        let home = Home::new(line, options.within.as_deref())?;
         let dir = home.path();
         for sub in ["certs.d", "cni", "verifiers", "opt", "tools"] {
             fs::create_dir(dir.join(sub)).with_context(|| format!("create {sub} in {}", dir.display()))?;
@@ -330,13 +333,14 @@ pub async fn both_with(options: &Options) -> Result<[Containerd; 2]> {
 struct Home(Option<TempDir>);
 
 impl Home {
-    fn new(line: Line) -> Result<Self> {
+    fn new(line: Line, within: Option<&Path>) -> Result<Self> {
         sweep();
         // Short, because the path of a unix socket may not be longer than 107 bytes.
         let prefix = format!("{PREFIX}{}-{line}-", std::process::id());
+        let within = within.map_or_else(std::env::temp_dir, Path::to_owned);
         let dir = tempfile::Builder::new()
             .prefix(&prefix)
-            .tempdir()
+            .tempdir_in(within)
             .context("create a folder")?;
         Ok(Self(Some(dir)))
     }
