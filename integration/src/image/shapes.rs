@@ -1,8 +1,12 @@
 //! Images as they are found in the world, with all that a layer can hold, in every form in which it can be compressed.
 
-use std::io::Write as _;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use sha2::{Digest as _, Sha256};
 use tar::EntryType;
 
 use super::layer::{Compression, Layer};
@@ -115,6 +119,72 @@ pub fn layer(archive: &[u8], form: Form) -> Result<Layer> {
         }
     };
     Ok(encoded(compression, bytes.into(), digest_of(archive)))
+}
+
+/// A layer of a size as images have it: the files of this machine's own folders, until there are `wanted` bytes of them,
+/// in one gzip member of the usual effort; and the bytes that it unpacks to.
+///
+/// Machines differ, so figures of it are compared on one machine only.
+pub fn of_this_machine(wanted: u64) -> Result<(Layer, u64)> {
+    const FOLDERS: [&str; 4] = ["/usr/bin", "/usr/share", "/usr/lib", "/usr/include"];
+    let gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    let mut builder = tar::Builder::new(Counted {
+        to: gzip,
+        hash: Sha256::new(),
+        count: 0,
+    });
+    let mut folders: Vec<PathBuf> = FOLDERS.iter().rev().map(PathBuf::from).collect();
+    while let Some(folder) = folders.pop() {
+        let mut entries: Vec<PathBuf> = fs::read_dir(&folder)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .collect();
+        entries.sort();
+        for path in entries {
+            let Ok(meta) = path.symlink_metadata() else {
+                continue;
+            };
+            if meta.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            if !meta.is_file() || builder.get_ref().count + meta.len() > wanted {
+                continue;
+            }
+            // Whoever installs something meanwhile may take a file away.
+            let Ok(content) = fs::read(&path) else { continue };
+            let mut header = header(EntryType::Regular, content.len() as u64, meta.mode() & 0o7777);
+            let name = path.strip_prefix("/").unwrap_or(&path);
+            builder
+                .append_data(&mut header, name, content.as_slice())
+                .with_context(|| format!("append {}", path.display()))?;
+        }
+    }
+    let counted = builder.into_inner().context("end an archive")?;
+    let bytes = counted.to.finish().context("gzip")?;
+    let diff_id = format!("sha256:{}", hex::encode(counted.hash.finalize()));
+    Ok((encoded(Compression::Gzip, bytes.into(), diff_id), counted.count))
+}
+
+/// Hashes and counts what is compressed.
+struct Counted<W> {
+    to: W,
+    hash: Sha256,
+    count: u64,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.to.write_all(bytes)?;
+        self.hash.update(bytes);
+        self.count += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.to.flush()
+    }
 }
 
 /// A layer whose bytes are what they are.
