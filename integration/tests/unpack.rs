@@ -262,6 +262,7 @@ async fn a_bomb_is_stopped_at_the_bound_with_its_reason_in_the_pulls_error() -> 
                 "magi-unpack: layer stopped: it unpacks to",
                 "the limit is 2147483648;",
                 &format!("raise `unpacked` in {} on this node", unpack.bounds().display()),
+                &format!("; the layer is {}", layer.digest),
             ] {
                 ensure!(
                     pull.error().contains(part),

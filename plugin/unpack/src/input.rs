@@ -12,6 +12,9 @@ const CHUNK: usize = 256 << 10;
 /// How far ahead of the decoder may be read, in bytes, before its next output goes out. It bounds the memory that this takes.
 pub(crate) const AHEAD: u64 = 32 << 20;
 
+/// How many of the first bytes are remembered, by which the layer is known again.
+const REMEMBERED: usize = 64 << 10;
+
 /// Compressed bytes, in pieces.
 pub(crate) struct Input {
     source: Box<dyn Read>,
@@ -25,6 +28,7 @@ pub(crate) struct Input {
     waiting: u64,
     read: u64,
     ended: bool,
+    first: Vec<u8>,
 }
 
 impl Input {
@@ -38,7 +42,13 @@ impl Input {
             waiting: 0,
             read: 0,
             ended: false,
+            first: Vec::new(),
         }
+    }
+
+    /// The first bytes, as far as they are remembered and were read.
+    pub(crate) fn beginning(&self) -> &[u8] {
+        &self.first
     }
 
     /// Bytes that are known to exist, decoded or not.
@@ -123,6 +133,8 @@ impl Input {
                 Ok(count) => {
                     self.ended = count == 0;
                     self.read += count as u64;
+                    let wanted = REMEMBERED - self.first.len();
+                    self.first.extend(into.iter().take(count.min(wanted)));
                     return Ok(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

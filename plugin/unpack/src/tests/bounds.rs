@@ -187,6 +187,39 @@ fn what_is_no_archive_is_cut_at_the_bound() {
 }
 
 #[test]
+fn whatever_comes_in_no_more_than_the_bound_goes_out() {
+    const BOUND: usize = 40_000;
+    let files: Vec<_> = (0..12_usize)
+        .map(|number| (format!("f{number}"), noise(number * 700)))
+        .collect();
+    let files: Vec<_> = files
+        .iter()
+        .map(|(name, content)| (name.as_str(), content.clone()))
+        .collect();
+    let whole = then(&[&pax(&record("size", "700")), &archive(&files)]);
+    let places = noise(4000);
+    let mut stopped = 0;
+    for place in places.chunks_exact(4) {
+        let mut tar = whole.clone();
+        // Where sizes, kinds and sums stand, in one of the first headers.
+        let at = usize::from(place[0]) % 24 * 512
+            + [124, 135, 148, 156, 257, 345, 482, 511][usize::from(place[1]) % 8];
+        tar[at] = place[2];
+        let (output, result) = unpack_by(&tar, absolute(BOUND as u64), usize::from(place[3]) * 64 + 1);
+        assert!(output.len() <= BOUND + 1024, "{at}: {}", output.len());
+        if result.is_ok() {
+            assert!(output == tar);
+        } else {
+            stopped += 1;
+            let kept = output.len() - if output.len() <= BOUND { 0 } else { 1024 };
+            let withheld = kept.saturating_sub(1024);
+            assert!(tar.starts_with(&output[..withheld]), "{at}");
+        }
+    }
+    assert!(stopped > 500, "{stopped}");
+}
+
+#[test]
 fn what_follows_the_end_of_an_archive_is_cut_at_the_bound_and_the_archive_stays_whole() {
     let mut tar = archive(&[("a", noise(600))]);
     let end = tar.len();
