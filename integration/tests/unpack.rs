@@ -15,23 +15,23 @@ use magi_integration::image::{Compression, Image, ImageBuilder, Layer};
 use magi_integration::registry::content::{Content, digest_of};
 use magi_integration::unpack::Unpack;
 use magi_integration::{Containerd, Registry, tree, wait};
-use rustix::mount::{MountFlags, UnmountFlags};
-use tempfile::TempDir;
 
 const GONE_WITHIN: Duration = Duration::from_secs(60);
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const BOMB: u64 = 10 * GIB;
 const BOUND: u64 = 2 * GIB;
+/// A disk of its own, so that what is written to it is what containerd writes.
+const DISK: u64 = 6 * GIB;
 /// What a stopped layer may have written beyond the bound: the compressed blob, and containerd's own books.
 const BESIDE: u64 = 64 * MIB;
 
-async fn start(line: Line, unpack: Option<&Unpack>, within: Option<&Path>) -> Result<Containerd> {
+async fn start(line: Line, unpack: Option<&Unpack>, disk: Option<u64>) -> Result<Containerd> {
     Containerd::start_with(
         line,
         &Options {
             extra_toml: unpack.map(Unpack::toml).unwrap_or_default(),
-            within: within.map(Path::to_owned),
+            disk,
             ..Options::default()
         },
     )
@@ -161,38 +161,10 @@ fn holes() -> Result<Layer> {
     archive.layer(Form::Gzip)
 }
 
-/// A file system of its own, so that what is written to it is what containerd writes.
-struct Disk(TempDir);
-
-impl Disk {
-    fn mount() -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("magi-disk-").tempdir()?;
-        rustix::mount::mount("magi", folder.path(), "tmpfs", MountFlags::empty(), c"size=6g")
-            .context("mount a file system")?;
-        Ok(Self(folder))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    /// Bytes in use.
-    fn used(&self) -> Result<u64> {
-        used(self.path())
-    }
-}
-
+/// Bytes in use of a file system.
 fn used(path: &Path) -> Result<u64> {
     let stat = rustix::fs::statvfs(path).context("look at a file system")?;
     Ok((stat.f_blocks - stat.f_bfree) * stat.f_frsize)
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        if let Err(error) = rustix::mount::unmount(self.path(), UnmountFlags::DETACH) {
-            eprintln!("{} stays mounted: {error}", self.path().display());
-        }
-    }
 }
 
 /// Looks at a file system all the time, for the most that was in use.
@@ -238,17 +210,16 @@ async fn a_bomb_is_stopped_at_the_bound_with_its_reason_in_the_pulls_error() -> 
         ("holes", holes()?, MIB),
     ];
     for line in Line::ALL {
-        let disk = Disk::mount()?;
         let folder = tempfile::tempdir()?;
         let unpack = Unpack::prepare(folder.path(), "unpacked = 2GiB\n")?;
-        let node = start(line, Some(&unpack), Some(disk.path())).await?;
+        let node = start(line, Some(&unpack), Some(DISK)).await?;
         node.trust(&registry)?;
         for (name, layer, unpacked) in &bombs {
             let base = Layer::random(7, MIB, Compression::Gzip)?;
             let image = ImageBuilder::oci().layer(base).layer(layer.clone()).build()?;
             let reference = registry.put(name, "1", &image);
-            let before = disk.used()?;
-            let watch = Watch::start(disk.path().to_owned());
+            let before = used(&node.root())?;
+            let watch = Watch::start(node.root());
             let pull = node.cri().pull(&reference).await;
             let most = watch.stop()?.saturating_sub(before);
             println!(
@@ -279,7 +250,7 @@ async fn a_bomb_is_stopped_at_the_bound_with_its_reason_in_the_pulls_error() -> 
                 GONE_WITHIN,
                 Duration::from_millis(20),
                 async || {
-                    let after = disk.used().ok()?;
+                    let after = used(&node.root()).ok()?;
                     (after <= before + MIB).then_some(after)
                 },
             )

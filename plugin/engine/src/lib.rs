@@ -24,9 +24,11 @@ pub mod trace;
 
 mod aftermath;
 mod agenda;
+mod breaker;
 mod budget;
 mod collection;
 mod flights;
+mod headroom;
 mod images;
 mod judge;
 mod keeping;

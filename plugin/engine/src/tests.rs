@@ -5,6 +5,7 @@ mod bounding;
 mod build;
 mod check;
 mod ending;
+mod headroom;
 mod judging;
 mod keeping;
 mod losing;

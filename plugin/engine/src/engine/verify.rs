@@ -6,7 +6,6 @@ use crate::audit::Entry;
 use crate::bounds::{MAX_DENIALS, REFUSAL_RECORDED_EVERY};
 use crate::evidence::Source;
 use crate::ids::{Digest, ImageName, RequestId};
-use crate::judge::Law;
 use crate::policy::Mode;
 use crate::pull::Verdict;
 use crate::requests::Owners;
@@ -32,14 +31,7 @@ impl Engine {
     ) {
         self.requests.resolved(image.clone(), digest.clone(), now);
         let askers = self.who_verifies(now, &image);
-        let law = Law {
-            now,
-            policy: &self.policy,
-            images: &self.images,
-            accounts: &self.accounts,
-            orphans: &self.orphans,
-            halted: self.switch.is_engaged(),
-        };
+        let law = self.law(now);
         let known = !self.images.declared(&digest).is_empty();
         let Some(verdict) = law.verify(&image, &digest, &askers) else {
             let answer = Answer::Admitted { known };

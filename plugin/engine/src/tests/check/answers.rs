@@ -131,6 +131,7 @@ impl Checker {
             | Evidence::LeaseInFlight { .. }
             | Evidence::SocketsOpen { .. }
             | Evidence::BudgetUsed { .. }
+            | Evidence::DiskShort { .. }
             | Evidence::AskedFor { .. }
             | Evidence::PodLost { .. }
             | Evidence::Asked { .. } => false,
