@@ -79,6 +79,32 @@ fn its_tables_come_and_go_without_a_trace_in_every_version() {
 }
 
 #[test]
+fn a_drop_in_is_preferred_and_holds_both() {
+    let root = "version = 3\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n[plugins.\"io.containerd.nri.v1.nri\"]\ndisable = true\n";
+    let (node, request) = node_and_request(Some(root), "2.1.9");
+    let before = node.contents();
+    let plan = plan_install(&request).unwrap();
+    let drop_in = Path::new("/etc/containerd/conf.d/90-magi.toml");
+    assert_eq!(
+        plan.changes
+            .iter()
+            .map(|change| change.path.as_path())
+            .collect::<Vec<_>>(),
+        [drop_in]
+    );
+    plan.apply().unwrap();
+    assert_eq!(node.config(), root);
+    let text = node.read(drop_in);
+    assert!(
+        text.contains("disable = false") && text.contains("magi.unpack.zstd"),
+        "{text}"
+    );
+    assert!(plan_install(&request).unwrap().is_nothing());
+    node.uninstall();
+    assert_eq!(node.contents(), before);
+}
+
+#[test]
 fn nobody_gets_them_unasked() {
     let node = Node::with(DEFAULT_1_7);
     node.install("1.7.24");
