@@ -67,6 +67,9 @@ release-node: deps
 	@# containerd blocks every pull if this one cannot be started, so it needs nothing of the machine.
 	@$(STEP) 'release build of magi-verify' $(CARGO) rustc $(FLAGS) --release --package magi-verify \
 		--bin magi-verify -- -C target-feature=+crt-static
+	@# The same holds for this one, and every layer.
+	@$(STEP) 'release build of magi-unpack' $(CARGO) rustc $(FLAGS) --release --package magi-unpack \
+		--bin magi-unpack -- -C target-feature=+crt-static
 
 DEMO = $(STEP) 'demo' $(CARGO) run $(FLAGS) --quiet $(HARNESS) --bin magi-demo
 

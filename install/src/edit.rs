@@ -6,7 +6,8 @@ use toml_edit::{InlineTable, Item, TableLike};
 
 use crate::document::{body, places};
 
-const WHO: &str = "# Added by `magictl install containerd`; `magictl uninstall containerd` takes it away.";
+pub(crate) const WHO: &str =
+    "# Added by `magictl install containerd`; `magictl uninstall containerd` takes it away.";
 
 /// One setting of a plugin that magi made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +47,14 @@ pub enum EditError {
         key: String,
         /// What it should be.
         value: bool,
+    },
+    /// The same, for tables of their own.
+    #[error(
+        "`{key}` is written in a way that cannot be added to; write it as tables of their own, and try again"
+    )]
+    Tables {
+        /// The table above them.
+        key: &'static str,
     },
     /// The result would say something else than wanted.
     #[error(
@@ -112,7 +121,7 @@ pub(crate) fn set(text: &str, section: &str, key: &str, value: bool) -> Result<(
     Ok((edited, setting))
 }
 
-fn values(text: &str) -> Result<Table, EditError> {
+pub(crate) fn values(text: &str) -> Result<Table, EditError> {
     toml::from_str(body(text)).map_err(|error| EditError::Syntax(error.message().to_owned()))
 }
 
@@ -246,7 +255,7 @@ fn line_start(text: &str, at: usize) -> usize {
 }
 
 /// How this file ends its lines.
-fn newline(text: &str) -> &'static str {
+pub(crate) fn newline(text: &str) -> &'static str {
     match text.split_once('\n') {
         Some((first, _)) if first.ends_with('\r') => "\r\n",
         Some(_) | None => "\n",

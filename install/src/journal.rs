@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::edit::Setting;
 use crate::files::{self, FileError, Links, Owner};
+use crate::unpack::Tables;
 
 const FORMAT: u32 = 1;
 const NAME: &str = "manifest.json";
@@ -51,6 +52,9 @@ pub(crate) struct Edited {
     /// The sha256 of what it became.
     pub(crate) after: String,
     pub(crate) settings: Vec<Setting>,
+    /// Tables that were appended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tables: Option<Tables>,
 }
 
 /// A file as it was.

@@ -1,7 +1,7 @@
 //! containerd's configuration: what magi adds to it, and how it is taken away again to the byte.
 //!
-//! Two things are registered: NRI's socket is opened where a configuration keeps it closed, and the image verifier is put
-//! where containerd executes it. [`plan_install`] and [`plan_uninstall`] look and decide, and touch nothing; what they
+//! Three things are registered: NRI's socket is opened where a configuration keeps it closed, the image verifier is put
+//! where containerd executes it, and magi-unpack becomes a stream processor if that is asked for. [`plan_install`] and [`plan_uninstall`] look and decide, and touch nothing; what they
 //! return shows itself as unified diffs, and [`Plan::apply`] carries it out, behind a journal that survives a crash.
 //!
 //! No text is ever rendered from parsed values: an edit splices a few bytes into the file, and is accepted only if parsing
@@ -21,6 +21,7 @@ mod plan;
 mod search;
 
 mod undo;
+mod unpack;
 mod verifier;
 mod version;
 
@@ -34,6 +35,7 @@ pub use journal::JournalError;
 pub use place::{Place, PlaceError};
 pub use plan::{Action, Change, Plan, PlanError, Request, plan_install};
 pub use undo::plan_uninstall;
+pub use unpack::{NAME as UNPACK_NAME, UnpackError};
 pub use verifier::{NAME as VERIFIER_NAME, VerifierError};
 pub use version::{Version, VersionError};
 

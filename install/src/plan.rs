@@ -7,13 +7,14 @@ use serde::Serialize;
 
 use crate::diff::unified;
 use crate::document::{Document, DocumentError};
-use crate::edit::{self, EditError, Setting, Undone};
+use crate::edit::{self, EditError, Undone};
 use crate::effective::{Effective, NRI, SettingError, VERIFIER, forced_local};
 use crate::files::{self, FileError, Links, Owner};
 use crate::imports::{self, LONGEST, LoadError, Loaded};
 use crate::journal::{Before, Edited, Journal, JournalError, Phase, Program};
 use crate::place::{Place, PlaceError};
-use crate::search::search;
+use crate::search::{New, Wanted, search};
+use crate::unpack::{self, Processors, UnpackError};
 use crate::verifier::{self, VerifierError};
 use crate::version::Version;
 
@@ -40,6 +41,8 @@ pub struct Request {
     pub nri: bool,
     /// Put this program, found on this machine, where image verifiers are executed.
     pub verifier: Option<PathBuf>,
+    /// Register this program, where it lies on the node, as the stream processor of compressed layers.
+    pub unpack: Option<PathBuf>,
 }
 
 /// What will be done, and what to say about it.
@@ -143,6 +146,9 @@ pub enum PlanError {
     /// The verifier cannot be put there.
     #[error(transparent)]
     Verifier(#[from] VerifierError),
+    /// magi-unpack cannot be registered.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
     /// Somebody turned it off on purpose.
     #[error(
         "`disabled_plugins` names {plugin:?}: somebody turned it off on purpose. Take it out of that list, or say --without {option}"
@@ -168,6 +174,9 @@ pub enum PlanError {
         /// What it should be.
         value: bool,
     },
+    /// The same, for tables of their own.
+    #[error("{} and its imports cannot be changed so that the stream processors of magi-unpack, and nothing else, are added; add them by hand", .0.display())]
+    NoWayForTables(PathBuf),
     /// containerd would read what is half-written.
     #[error("imports match {}, which exists for a moment while magictl writes; make the pattern end in `.toml`", .0.display())]
     Temporary(PathBuf),
@@ -210,9 +219,15 @@ pub fn plan_install(request: &Request) -> Result<Plan, PlanError> {
     if let Some(program) = &request.verifier {
         plan.verifier(request, program, &config)?;
     }
-    if request.nri {
-        plan.nri(request, &loaded, &config)?;
-    }
+    let wanted = Wanted {
+        nri: if request.nri {
+            plan.nri(request, &config)?
+        } else {
+            Vec::new()
+        },
+        processors: plan.unpack(request, &config)?,
+    };
+    plan.configure(request, &loaded, &config, &wanted)?;
     plan.folders()?;
     Ok(plan)
 }
@@ -231,9 +246,11 @@ impl PlanError {
             | Self::Edit { .. }
             | Self::Journal(_)
             | Self::Verifier(_)
+            | Self::Unpack(_)
             | Self::Listed { .. }
             | Self::VersionOne(_)
             | Self::NoWay { .. }
+            | Self::NoWayForTables(_)
             | Self::Temporary(_) => None,
         }
     }
@@ -339,7 +356,8 @@ impl Plan {
         Ok(())
     }
 
-    fn nri(&mut self, request: &Request, loaded: &Loaded, config: &Effective) -> Result<(), PlanError> {
+    /// The settings of NRI that have to be changed.
+    fn nri(&mut self, request: &Request, config: &Effective) -> Result<Vec<&'static str>, PlanError> {
         let nri = config.nri(request.version)?;
         if nri.listed {
             return Err(PlanError::Listed {
@@ -362,29 +380,48 @@ impl Plan {
         .collect();
         if wanted.is_empty() {
             self.notes.push("NRI is open to plugins".to_owned());
+        }
+        Ok(wanted)
+    }
+
+    /// The stream processors that have to be added.
+    fn unpack(&mut self, request: &Request, config: &Effective) -> Result<Option<Processors>, PlanError> {
+        let Some(program) = &request.unpack else {
+            return Ok(None);
+        };
+        let processors = Processors::of(program, &request.place.real(program)?)?;
+        if processors.are_in(config)? {
+            self.notes.push(format!("{} is registered", unpack::NAME));
+            return Ok(None);
+        }
+        Ok(Some(processors))
+    }
+
+    fn configure(
+        &mut self,
+        request: &Request,
+        loaded: &Loaded,
+        config: &Effective,
+        wanted: &Wanted,
+    ) -> Result<(), PlanError> {
+        if wanted.nri.is_empty() && wanted.processors.is_none() {
             return Ok(());
         }
-        let edits = search(request, loaded, config, &wanted)?;
+        let edits = search(request, loaded, config, wanted)?;
         if loaded.files.is_empty() {
             self.notes.push(format!(
                 "{} does not exist, and containerd runs on its defaults; a file with nothing but what is needed is made",
                 request.config.display()
             ));
         }
-        for (path, (text, settings)) in edits.texts {
-            self.edit(path, text, settings, loaded)?;
+        for (path, new) in edits.texts {
+            self.edit(path, new, loaded)?;
         }
         self.restart = true;
         Ok(())
     }
 
-    fn edit(
-        &mut self,
-        path: PathBuf,
-        text: String,
-        made: Vec<Setting>,
-        loaded: &Loaded,
-    ) -> Result<(), PlanError> {
+    fn edit(&mut self, path: PathBuf, new: New, loaded: &Loaded) -> Result<(), PlanError> {
         let temp = files::temporary(&path);
         if loaded
             .patterns
@@ -407,11 +444,11 @@ impl Plan {
                 path.display()
             ));
         }
-        let record = self.record(&path, old.as_deref(), digest.clone(), owner, &text, made)?;
+        let record = self.record(&path, old.as_deref(), digest.clone(), owner, &new)?;
         self.work.journal.files.retain(|file| file.path != path);
         self.work.journal.files.push(record);
         self.changes.push(Change {
-            diff: unified(&path, old.as_deref(), Some(&text)),
+            diff: unified(&path, old.as_deref(), Some(&new.text)),
             action: if old.is_some() {
                 Action::Edit
             } else {
@@ -419,7 +456,7 @@ impl Plan {
             },
             found: digest,
             becomes: Some(Content {
-                bytes: text.into_bytes(),
+                bytes: new.text.into_bytes(),
                 owner,
                 temp,
             }),
@@ -435,28 +472,30 @@ impl Plan {
         old: Option<&str>,
         digest: Option<String>,
         owner: Owner,
-        text: &str,
-        made: Vec<Setting>,
+        new: &New,
     ) -> Result<Edited, PlanError> {
         let fresh = |text: &str| Before {
             sha256: files::digest(text.as_bytes()),
             text: text.to_owned(),
             owner,
         };
-        let after = files::digest(text.as_bytes());
+        let after = files::digest(new.text.as_bytes());
         let Some(earlier) = self.work.journal.file(path) else {
             return Ok(Edited {
                 path: path.to_owned(),
                 before: old.map(fresh),
                 after,
-                settings: made,
+                settings: new.settings.clone(),
+                tables: new.tables.clone(),
             });
         };
         let mut settings = earlier.settings.clone();
         settings.retain(|setting| {
-            made.iter()
+            new.settings
+                .iter()
                 .all(|new| (&new.section, &new.key) != (&setting.section, &setting.key))
         });
+        let mut tables = earlier.tables.clone();
         let before = if digest.as_ref() == Some(&earlier.after) {
             earlier.before.clone()
         } else {
@@ -474,14 +513,20 @@ impl Plan {
                 }
             }
             settings = present;
+            if let Some(earlier) = &earlier.tables {
+                let (text, undone) = unpack::take_out(&original, earlier);
+                original = text;
+                tables = tables.filter(|_| undone == Undone::Back);
+            }
             old.map(|_| fresh(&original))
         };
-        settings.extend(made);
+        settings.extend(new.settings.iter().cloned());
         Ok(Edited {
             path: path.to_owned(),
             before,
             after,
             settings,
+            tables: new.tables.clone().or(tables),
         })
     }
 

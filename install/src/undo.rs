@@ -9,6 +9,7 @@ use crate::imports::LONGEST;
 use crate::journal::{Edited, Journal, Phase};
 use crate::place::Place;
 use crate::plan::{Action, Change, Content, Plan, PlanError, Work};
+use crate::unpack;
 
 /// Longest program that is compared.
 const PROGRAM: u64 = 256 << 20;
@@ -83,6 +84,17 @@ impl Plan {
                         path.display(),
                         setting.key,
                         setting.section
+                    ));
+                }
+            }
+            if let Some(tables) = &file.tables {
+                let (without, how) = unpack::take_out(&text, tables);
+                text = without;
+                if how == Undone::Changed {
+                    self.notes.push(format!(
+                        "{}: the tables of {} were changed since and are left as they are",
+                        path.display(),
+                        unpack::NAME
                     ));
                 }
             }

@@ -55,15 +55,19 @@ pub enum VerifierError {
 pub(crate) fn program(path: &Path) -> Result<Found, VerifierError> {
     let found = files::read(path, LONGEST, Links::Follow)?
         .ok_or_else(|| VerifierError::NoProgram(path.to_owned()))?;
-    let own = files::read(Path::new("/proc/self/exe"), u64::from(u32::MAX), Links::Follow)?;
-    let machine = |bytes: &[u8]| bytes.get(ELF_MACHINE).map(<[u8]>::to_vec);
-    let elf =
-        found.bytes.starts_with(ELF) && own.is_none_or(|own| machine(&own.bytes) == machine(&found.bytes));
-    if elf || has_interpreter(&found.bytes) {
+    if can_be_executed(&found.bytes)? {
         Ok(found)
     } else {
         Err(VerifierError::NotExecutable(path.to_owned()))
     }
+}
+
+/// Whether these are the bytes of a program, or of a script, that this machine can execute.
+pub(crate) fn can_be_executed(bytes: &[u8]) -> Result<bool, FileError> {
+    let own = files::read(Path::new("/proc/self/exe"), u64::from(u32::MAX), Links::Follow)?;
+    let machine = |bytes: &[u8]| bytes.get(ELF_MACHINE).map(<[u8]>::to_vec);
+    let elf = bytes.starts_with(ELF) && own.is_none_or(|own| machine(&own.bytes) == machine(bytes));
+    Ok(elf || has_interpreter(bytes))
 }
 
 fn has_interpreter(bytes: &[u8]) -> bool {

@@ -33,6 +33,8 @@ pub mod process;
 pub mod registry;
 pub mod residue;
 pub mod sandbox;
+pub mod tree;
+pub mod unpack;
 pub mod verifier;
 pub mod wait;
 

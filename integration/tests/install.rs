@@ -1,7 +1,7 @@
 //! `magictl install` and `uninstall` against real containerds: what they read afterwards, and what they do then.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -42,6 +42,7 @@ impl Registration {
     fn new(line: Line, dir: &Path) -> Result<Self> {
         let verifier = dir.join("magi-verify-source");
         fs::write(&verifier, ALLOWS)?;
+        fs::set_permissions(&verifier, fs::Permissions::from_mode(0o755))?;
         Ok(Self {
             line,
             dir: dir.to_owned(),
@@ -132,6 +133,22 @@ fn open_nri(dump: &mut Table) -> Result<()> {
     Ok(())
 }
 
+/// Takes magi's stream processors out of what containerd says, and gives their programs.
+fn take_processors(dump: &mut Table) -> Result<Vec<PathBuf>> {
+    let mut programs = Vec::new();
+    if let Some(all) = dump.get_mut("stream_processors") {
+        let all = all.as_table_mut().context("stream_processors are no table")?;
+        for id in ["magi.unpack.gzip", "magi.unpack.zstd"] {
+            let found = all.remove(id);
+            programs.extend(found.and_then(|one| Some(PathBuf::from(one.get("path")?.as_str()?))));
+        }
+        if all.is_empty() {
+            dump.remove("stream_processors");
+        }
+    }
+    Ok(programs)
+}
+
 /// Default configurations, imports, and tables in several places: containerd itself says what they mean.
 #[tokio::test]
 async fn containerd_reads_what_was_planned() -> Result<()> {
@@ -175,13 +192,24 @@ async fn containerd_reads_what_was_planned() -> Result<()> {
                 &[
                     "--without",
                     "verifier",
+                    "--with",
+                    "unpack",
+                    "--unpack-binary",
+                    node.verifier.to_str().context("a path")?,
                     "--config",
                     node.config().to_str().context("a path")?,
                     "--containerd-binary",
                     containerd_of(line)?.to_str().context("a path")?,
                 ],
             )?;
-            ensure!(node.dump()? == expected, "{line}, case {number}: {plan}");
+            let mut found = node.dump()?;
+            let processors = take_processors(&mut found)?;
+            let _none = take_processors(&mut expected)?;
+            ensure!(
+                processors == [node.verifier.clone(), node.verifier.clone()],
+                "{line}, case {number}: {processors:?}"
+            );
+            ensure!(found == expected, "{line}, case {number}: {plan}");
             node.uninstall()?;
             let contents = |files: Vec<File>| -> Vec<_> {
                 files.into_iter().map(|(path, bytes, ..)| (path, bytes)).collect()

@@ -5,6 +5,7 @@ mod forms;
 mod local;
 mod property;
 mod refusals;
+mod unpack;
 mod verifier;
 
 use std::collections::BTreeMap;
@@ -68,6 +69,7 @@ impl Node {
             version: version.parse().unwrap(),
             nri: true,
             verifier: None,
+            unpack: None,
         }
     }
 

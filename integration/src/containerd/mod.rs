@@ -70,6 +70,8 @@ pub struct Options {
     /// PATH of the containerd process. `None`: its own folder, runc's, and a folder that links to what it needs of the
     /// system. pigz and igzip are not in there, so that decompression is the same everywhere.
     pub path: Option<OsString>,
+    /// More programs for that folder of links, under the names that they are to have there; not with a `path`.
+    pub tools: Vec<(String, PathBuf)>,
     /// Bytes of a disk of its own, in memory, for blobs and snapshots. `None`: it shares the machine's.
     pub disk: Option<u64>,
 }
@@ -85,6 +87,7 @@ impl Default for Options {
             nri: false,
             log_level: "info".to_owned(),
             path: None,
+            tools: Vec::new(),
             disk: None,
         }
     }
@@ -126,6 +129,10 @@ impl Containerd {
         let config = dir.join("config.toml");
         fs::write(&config, config::render(line, dir, options))
             .with_context(|| format!("write {}", config.display()))?;
+        for (name, program) in &options.tools {
+            std::os::unix::fs::symlink(program, dir.join("tools").join(name))
+                .with_context(|| format!("link {name}"))?;
+        }
         let path = match &options.path {
             Some(path) => path.clone(),
             None => default_path(bin, parts.runc.as_deref(), &dir.join("tools"))?,

@@ -3,6 +3,7 @@
 mod bad;
 mod layer;
 mod manifest;
+pub mod shapes;
 
 pub use bad::{
     Raw, garbage, index_loop, index_of_itself, many_layers, nested_indexes, padded_manifest,

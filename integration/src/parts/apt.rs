@@ -57,6 +57,12 @@ pub(super) const WANTED: &[Wanted] = &[
         prefix: "",
     },
     Wanted {
+        part: "pigz",
+        package: "pigz",
+        suite: Suite::Own,
+        prefix: "",
+    },
+    Wanted {
         part: "docker-registry",
         package: "docker-registry",
         suite: Suite::Named("sid"),

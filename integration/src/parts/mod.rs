@@ -1,8 +1,8 @@
-//! The foreign programs that the harness runs: containerd 1.7 and 2.x, runc, Debian's docker-registry.
+//! The foreign programs that the harness runs: containerd 1.7 and 2.x, runc, pigz, Debian's docker-registry.
 //!
 //! They are taken by name from Debian through apt, unpacked into a cache, and never installed. Layout of the cache, and
 //! of the folder that `MAGI_CONTAINERD_DIR` may name instead: `1.7/bin`, `2.x/bin`, and optionally `runc/bin`,
-//! `docker-registry/bin`. In the cache each part also holds a file `version`.
+//! `pigz/bin`, `docker-registry/bin`. In the cache each part also holds a file `version`.
 
 mod apt;
 
@@ -28,6 +28,8 @@ pub struct Parts {
     pub containerd_2: PathBuf,
     /// Folder with `runc`; `None` if only the one on PATH, or none, can be used.
     pub runc: Option<PathBuf>,
+    /// pigz, which containerd decompresses with where it finds it as `unpigz`; if it could be had.
+    pub pigz: Option<PathBuf>,
     /// Debian's docker-registry, if it could be had.
     pub docker_registry: Option<PathBuf>,
 }
@@ -91,11 +93,15 @@ fn given(dir: &Path) -> Result<Parts> {
             );
         }
     }
+    let pigz = bin("pigz").join("pigz");
     let registry = bin("docker-registry").join("docker-registry");
     Ok(Parts {
         containerd_1_7: bin("1.7"),
         containerd_2: bin("2.x"),
         runc: Some(bin("runc")).filter(|dir| dir.join("runc").is_file()),
+        pigz: Some(pigz)
+            .filter(|file| file.is_file())
+            .or_else(|| on_path("pigz")),
         docker_registry: Some(registry)
             .filter(|file| file.is_file())
             .or_else(|| on_path("docker-registry")),

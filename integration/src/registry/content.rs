@@ -106,6 +106,13 @@ impl Content {
         }
     }
 
+    /// All bytes, in memory.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.for_each(|piece| bytes.extend_from_slice(piece));
+        bytes
+    }
+
     /// `sha256:…` over all bytes.
     pub fn digest(&self) -> String {
         let mut hash = Sha256::new();
@@ -149,12 +156,6 @@ fn random_block() -> &'static Bytes {
 mod tests {
     use super::Content;
 
-    fn all(content: &Content) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        content.for_each(|piece| bytes.extend_from_slice(piece));
-        bytes
-    }
-
     #[test]
     fn every_offset_gives_the_same_bytes_as_the_whole() {
         let joined = Content::Joined(
@@ -168,7 +169,7 @@ mod tests {
             ]
             .into(),
         );
-        let whole = all(&joined);
+        let whole = joined.to_vec();
         assert_eq!(whole.len() as u64, joined.len());
         for offset in [0, 3, 4, 4_194_300, 4_999_999, 5_000_004, 5_099_999] {
             let piece = joined.slice(offset as u64, 1000);
@@ -188,7 +189,7 @@ mod tests {
 
     #[test]
     fn seeds_differ() {
-        let of = |seed| all(&Content::Generated { seed, len: 1000 });
+        let of = |seed| Content::Generated { seed, len: 1000 }.to_vec();
         assert_ne!(of(1), of(2));
         assert_eq!(of(1), of(1));
     }

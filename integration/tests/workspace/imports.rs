@@ -44,6 +44,7 @@ pub(crate) const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("magi-probes", &[]),
     ("magi-snoop", &[]),
     ("magi-sys", &[]),
+    ("magi-unpack", &[]),
     ("magi-verify", &[]),
     ("magi-wire", &[]),
 ];

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use magi_install::{
-    ApplyError, DEFAULT_CONFIG, DEFAULT_STATE, Place, Plan, PlanError, Request, VERIFIER_NAME, Version,
-    plan_install, plan_uninstall,
+    ApplyError, DEFAULT_CONFIG, DEFAULT_STATE, Place, Plan, PlanError, Request, UNPACK_NAME, VERIFIER_NAME,
+    Version, plan_install, plan_uninstall,
 };
 use serde::Serialize;
 
@@ -28,11 +28,13 @@ Examples:
   magictl install containerd                        show it, ask, and do it
   magictl install containerd --yes --json           for scripts
   magictl install containerd --without verifier     NRI only
+  magictl install containerd --with unpack          magi-unpack as well
   magictl install containerd --root /mnt --containerd-version 1.7.24
 
 What changes: NRI's socket is opened where the configuration keeps it closed (containerd 1.7: always, unless somebody opened
 it), by a drop-in file where `imports` covers one, else by an edit that keeps every other byte; and magi-verify is put into
-the image verifiers' folder (containerd 2.1 and later). A second run finds nothing to do.
+the image verifiers' folder (containerd 2.1 and later). With `--with unpack`, containerd has magi-unpack decompress each layer;
+what a layer may unpack to stands in /etc/magi/unpack.conf. A second run finds nothing to do.
 
 containerd is never restarted; it is said when it must be.
 Exits with 0 if all is as it should be, 1 if something is not understood or failed, 2 if nobody could be asked.")]
@@ -59,6 +61,15 @@ pub(crate) struct InstallArgs {
     /// Leave this out; may be said twice.
     #[arg(long, value_name = "PART")]
     without: Vec<Part>,
+
+    /// What is left out unless it is asked for.
+    #[arg(long, value_name = "PART")]
+    with: Vec<Extra>,
+
+    /// The program that containerd is to execute for each layer, where it lies on the node (default: magi-unpack beside
+    /// magictl).
+    #[arg(long, value_name = "PATH", requires = "with")]
+    unpack_binary: Option<PathBuf>,
 
     #[command(flatten)]
     how: How,
@@ -118,6 +129,12 @@ enum Part {
     Verifier,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Extra {
+    /// Decompress layers, and stop those that unpack to too much.
+    Unpack,
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum Outcome {
@@ -143,7 +160,12 @@ pub(crate) fn install(args: &InstallArgs) -> Result<Exit, Failure> {
     let verifier = match &args.verifier_binary {
         _ if args.without.contains(&Part::Verifier) || !version.verifies() => None,
         Some(path) => Some(path.clone()),
-        None => Some(beside_us()?),
+        None => Some(beside_us(VERIFIER_NAME)?),
+    };
+    let unpack = match &args.unpack_binary {
+        _ if !args.with.contains(&Extra::Unpack) => None,
+        Some(path) => Some(path.clone()),
+        None => Some(beside_us(UNPACK_NAME)?),
     };
     let plan = plan_install(&Request {
         place: Place::new(&args.how.root),
@@ -152,6 +174,7 @@ pub(crate) fn install(args: &InstallArgs) -> Result<Exit, Failure> {
         version,
         nri: !args.without.contains(&Part::Nri),
         verifier,
+        unpack,
     })
     .map_err(refused)?;
     args.how.go(&plan, Some(version))
@@ -212,10 +235,10 @@ fn on_path() -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-fn beside_us() -> Result<PathBuf, Failure> {
+fn beside_us(name: &str) -> Result<PathBuf, Failure> {
     let us = std::env::current_exe()
-        .map_err(|error| Failure::new(Exit::Failed, format!("cannot find {VERIFIER_NAME}: {error}")))?;
-    Ok(us.with_file_name(VERIFIER_NAME))
+        .map_err(|error| Failure::new(Exit::Failed, format!("cannot find {name}: {error}")))?;
+    Ok(us.with_file_name(name))
 }
 
 impl How {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 /// In which `/proc/stat` counts, whatever the kernel's own tick is.
-const TICKS_PER_SECOND: f64 = 100.0;
+pub(crate) const TICKS_PER_SECOND: f64 = 100.0;
 
 /// What it is.
 #[derive(Debug, Clone, Serialize)]

@@ -16,6 +16,7 @@ mod recordings;
 mod sandbox;
 mod stats;
 mod throughput;
+mod unpack;
 mod verify;
 
 use std::process::ExitCode;
@@ -62,6 +63,7 @@ fn run(options: &Options) -> Result<bool> {
                 What::Throughput => throughput::measure(options).await.map(|figure| vec![figure]),
                 What::Orphan => orphan::measure(options).await.map(|figure| vec![figure]),
                 What::Intake => intake::measure(options).map(|figure| vec![figure]),
+                What::Unpack => unpack::measure(options).await.map(|figure| vec![figure]),
                 What::Idle => idle::measure(options).await,
                 What::Verify => verify::measure(options).await.map(|figure| vec![figure]),
                 What::Sandbox => sandbox::measure(options).await.map(|figure| vec![figure]),

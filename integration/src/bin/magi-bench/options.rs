@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// How to call it.
 pub(crate) const USAGE: &str = "\
-usage: magi-bench [--quick] [--check] [--only abort|orphan|intake|throughput|idle|sandbox|verify]...
+usage: magi-bench [--quick] [--check] [--only abort|orphan|intake|throughput|unpack|idle|sandbox|verify]...
 
   --quick   few rounds, a small image, ten seconds of idling: for trying it out, not for figures
   --check   end with an error if a goal is missed
@@ -23,6 +23,8 @@ pub(crate) enum What {
     Intake,
     /// A good pull, with magi and without.
     Throughput,
+    /// A compressed layer, decompressed by magi-unpack, by containerd and by pigz.
+    Unpack,
     /// Processor and memory.
     Idle,
     /// RunPodSandbox with and without an NRI plugin.
@@ -70,6 +72,16 @@ impl Options {
         if self.quick { 32 << 20 } else { 256 << 20 }
     }
 
+    /// Complete pulls of a compressed layer, by each way of decompressing it.
+    pub(crate) fn unpack_rounds(&self) -> usize {
+        if self.quick { 2 } else { 7 }
+    }
+
+    /// Bytes that this layer unpacks to.
+    pub(crate) fn unpacked_bytes(&self) -> u64 {
+        if self.quick { 200 << 20 } else { 1 << 30 }
+    }
+
     /// How long magi is left alone.
     pub(crate) fn idle(&self) -> Duration {
         Duration::from_secs(if self.quick { 10 } else { 60 })
@@ -110,6 +122,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Option<Opt
                     "orphan" => What::Orphan,
                     "intake" => What::Intake,
                     "throughput" => What::Throughput,
+                    "unpack" => What::Unpack,
                     "idle" => What::Idle,
                     "sandbox" => What::Sandbox,
                     "verify" => What::Verify,
@@ -126,6 +139,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Option<Opt
             What::Orphan,
             What::Intake,
             What::Throughput,
+            What::Unpack,
             What::Idle,
             What::Sandbox,
             What::Verify,
@@ -150,6 +164,7 @@ mod tests {
             What::Orphan,
             What::Intake,
             What::Throughput,
+            What::Unpack,
             What::Idle,
             What::Sandbox,
             What::Verify,

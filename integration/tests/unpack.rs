@@ -1,0 +1,312 @@
+//! magi-unpack where containerd executes it: honest layers come out as from containerd itself, what unpacks to more than
+//! it may is stopped with its reason, and what containerd refuses is refused.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use magi_integration::api::Counts;
+use magi_integration::containerd::{Line, Options};
+use magi_integration::image::shapes::{self, Archive, Form};
+use magi_integration::image::{Compression, Image, ImageBuilder, Layer};
+use magi_integration::registry::content::{Content, digest_of};
+use magi_integration::unpack::Unpack;
+use magi_integration::{Containerd, Registry, tree, wait};
+
+const GONE_WITHIN: Duration = Duration::from_secs(60);
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const BOMB: u64 = 10 * GIB;
+const BOUND: u64 = 2 * GIB;
+/// A disk of its own, so that what is written to it is what containerd writes.
+const DISK: u64 = 6 * GIB;
+/// What a stopped layer may have written beyond the bound: the compressed blob, and containerd's own books.
+const BESIDE: u64 = 64 * MIB;
+
+async fn start(line: Line, unpack: Option<&Unpack>, disk: Option<u64>) -> Result<Containerd> {
+    Containerd::start_with(
+        line,
+        &Options {
+            extra_toml: unpack.map(Unpack::toml).unwrap_or_default(),
+            disk,
+            ..Options::default()
+        },
+    )
+    .await
+}
+
+/// That nothing is held any more. containerd collects what a failed pull leaves when it next collects: a pull that fails
+/// within milliseconds of another may leave its blobs until then.
+async fn nothing_left(node: &Containerd) -> Result<()> {
+    node.api().collect().await?;
+    node.expect_nothing_left(&Counts::default(), GONE_WITHIN).await
+}
+
+/// What each snapshot holds, in the order in which they were made.
+fn snapshots(node: &Containerd) -> Result<Vec<Vec<String>>> {
+    let folder = node
+        .root()
+        .join("io.containerd.snapshotter.v1.overlayfs/snapshots");
+    let mut numbers = fs::read_dir(&folder)
+        .with_context(|| format!("list {}", folder.display()))?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().parse::<u64>()?))
+        .collect::<Result<Vec<_>>>()?;
+    numbers.sort_unstable();
+    let list = |number: u64| tree::list(&folder.join(number.to_string()).join("fs"));
+    numbers.into_iter().map(list).collect()
+}
+
+#[tokio::test]
+async fn honest_images_are_unpacked_to_the_same_trees_with_it_and_without() -> Result<()> {
+    let registry = Registry::start()?;
+    let images = shapes::six()?;
+    let layers: usize = images.iter().map(|(_, image)| image.layers.len()).sum();
+    for line in Line::ALL {
+        let folder = tempfile::tempdir()?;
+        let unpack = Unpack::prepare(folder.path(), "unpacked = 256MiB\nratio = 10000\n")?;
+        let mut trees = Vec::new();
+        for with in [None, Some(&unpack)] {
+            let node = start(line, with, None).await?;
+            node.trust(&registry)?;
+            for (name, image) in &images {
+                let pull = node.cri().pull(&registry.put(name, "1", image)).await;
+                ensure!(
+                    pull.outcome.as_deref() == Ok(image.id()),
+                    "{line}: {name}: {pull:?}"
+                );
+            }
+            trees.push(snapshots(&node)?);
+            node.shutdown()?.expect_none()?;
+        }
+        let called = unpack.called_for()?;
+        ensure!(called.len() == layers, "{line}: called for {called:?}");
+        let [without, with] = trees.as_slice() else {
+            unreachable!("two ways")
+        };
+        assert_eq!(without.len(), layers, "{line}");
+        let lines: usize = without.iter().map(Vec::len).sum();
+        println!("{line}: {layers} layers, {lines} entries");
+        for (one, other) in without.iter().zip(with) {
+            assert_eq!(one, other, "{line}");
+        }
+        // The comparison sees what it is there to see.
+        for word in [
+            "same file as",
+            "device",
+            "link to",
+            "security.capability",
+            "user.colour",
+            "4755",
+            "3000000000:",
+        ] {
+            let is_seen = without.iter().flatten().any(|line| line.contains(word));
+            assert!(is_seen, "{line}: nothing holds {word}");
+        }
+    }
+    Ok(())
+}
+
+/// Zeros, compressed as quickly as gzip does it; 10 GiB become some 46 MB.
+fn zeros(len: u64) -> Result<Content> {
+    const MEMBER: u64 = 8 * MIB;
+    let member = |len: u64| -> Result<Content> {
+        let gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        let mut gzip = gzip;
+        Content::zeros(len).for_each(|piece| {
+            let _in_memory = std::io::Write::write_all(&mut gzip, piece);
+        });
+        Ok(gzip.finish()?.into())
+    };
+    let whole = member(MEMBER)?;
+    let parts = std::iter::repeat_n(whole, usize::try_from(len / MEMBER)?);
+    Ok(Content::Joined(Arc::new(
+        parts.chain([member(len % MEMBER)?]).collect(),
+    )))
+}
+
+fn gzip_header(name: &str, len: u64) -> Result<Content> {
+    let mut header = tar::Header::new_gnu();
+    header.set_path(name)?;
+    header.set_size(len);
+    header.set_mode(0o644);
+    header.set_mtime(1_000_000_000);
+    header.set_cksum();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, header.as_bytes())?;
+    Ok(gzip.finish()?.into())
+}
+
+/// A layer of one or many files of zeros. Nobody can know its diffID cheaply, and nobody gets to compare it.
+fn bomb(files: u64) -> Result<Layer> {
+    let each = BOMB / files;
+    let zeros = zeros(each)?;
+    let mut parts = Vec::new();
+    for number in 0..files {
+        parts.push(gzip_header(&format!("bomb-{number}"), each)?);
+        parts.push(zeros.clone());
+    }
+    let content = Content::Joined(Arc::new(parts));
+    Ok(shapes::encoded(Compression::Gzip, content, digest_of(b"bomb")))
+}
+
+/// A layer of a few hundred bytes, with a file of holes.
+fn holes() -> Result<Layer> {
+    let mut archive = Archive::default();
+    archive.file("before", b"some bytes")?;
+    archive.pax(&[
+        ("GNU.sparse.major", b"1"),
+        ("GNU.sparse.minor", b"0"),
+        ("GNU.sparse.name", b"holes"),
+        ("GNU.sparse.realsize", BOMB.to_string().as_bytes()),
+    ])?;
+    let mut map = format!("1\n{BOMB}\n0\n").into_bytes();
+    map.resize(512, 0);
+    archive.file("GNUSparseFile.0/holes", &map)?;
+    archive.layer(Form::Gzip)
+}
+
+/// Bytes in use of a file system.
+fn used(path: &Path) -> Result<u64> {
+    let stat = rustix::fs::statvfs(path).context("look at a file system")?;
+    Ok((stat.f_blocks - stat.f_bfree) * stat.f_frsize)
+}
+
+/// Looks at a file system all the time, for the most that was in use.
+struct Watch {
+    most: Arc<AtomicU64>,
+    over: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<Result<()>>,
+}
+
+impl Watch {
+    fn start(path: PathBuf) -> Self {
+        let (most, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let thread = std::thread::spawn({
+            let (most, over) = (Arc::clone(&most), Arc::clone(&over));
+            move || {
+                while !over.load(Ordering::Relaxed) {
+                    most.fetch_max(used(&path)?, Ordering::Relaxed);
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Ok(())
+            }
+        });
+        Self { most, over, thread }
+    }
+
+    fn stop(self) -> Result<u64> {
+        self.over.store(true, Ordering::Relaxed);
+        self.thread.join().ok().context("the watch ended early")??;
+        Ok(self.most.load(Ordering::Relaxed))
+    }
+}
+
+#[tokio::test]
+async fn a_bomb_is_stopped_at_the_bound_with_its_reason_in_the_pulls_error() -> Result<()> {
+    let registry = Registry::start()?;
+    let good = ImageBuilder::oci()
+        .layer(Layer::random(1, 3 * MIB, Compression::Gzip)?)
+        .build()?;
+    let good_reference = registry.put("good", "1", &good);
+    let bombs = [
+        ("one-file", bomb(1)?, MIB),
+        ("many-files", bomb(1280)?, BOUND),
+        ("holes", holes()?, MIB),
+    ];
+    for line in Line::ALL {
+        let folder = tempfile::tempdir()?;
+        let unpack = Unpack::prepare(folder.path(), "unpacked = 2GiB\n")?;
+        let node = start(line, Some(&unpack), Some(DISK)).await?;
+        node.trust(&registry)?;
+        for (name, layer, unpacked) in &bombs {
+            let base = Layer::random(7, MIB, Compression::Gzip)?;
+            let image = ImageBuilder::oci().layer(base).layer(layer.clone()).build()?;
+            let reference = registry.put(name, "1", &image);
+            let before = used(&node.root())?;
+            let watch = Watch::start(node.root());
+            let pull = node.cri().pull(&reference).await;
+            let most = watch.stop()?.saturating_sub(before);
+            println!(
+                "{line}, {name}, {} bytes compressed: {:?} after {:?}, at most {} MiB written",
+                layer.declared,
+                pull.outcome,
+                pull.elapsed(),
+                most / MIB
+            );
+            for part in [
+                "magi-unpack: layer stopped: it unpacks to",
+                "the limit is 2147483648;",
+                &format!("raise `unpacked` in {} on this node", unpack.bounds().display()),
+                &format!("; the layer is {}", layer.digest),
+            ] {
+                ensure!(
+                    pull.error().contains(part),
+                    "{line}, {name}: no {part:?}: {pull:?}"
+                );
+            }
+            ensure!(
+                most <= unpacked + BESIDE,
+                "{line}, {name}: {most} bytes were written"
+            );
+            nothing_left(&node).await?;
+            let after = wait::until(
+                "the space to be free again",
+                GONE_WITHIN,
+                Duration::from_millis(20),
+                async || {
+                    let after = used(&node.root()).ok()?;
+                    (after <= before + MIB).then_some(after)
+                },
+            )
+            .await?;
+            println!("{line}, {name}: {before} bytes in use before, {after} after");
+        }
+        let pull = node.cri().pull(&good_reference).await;
+        ensure!(pull.outcome.as_deref() == Ok(good.id()), "{line}: {pull:?}");
+        node.shutdown()?.expect_none()?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_layer_that_containerd_refuses_is_refused_every_time() -> Result<()> {
+    let registry = Registry::start()?;
+    let mut archive = Archive::default();
+    archive.file("a", b"whole, but for what follows the member")?;
+    let whole = archive.layer(Form::Gzip)?;
+    let rest = |bytes: &[u8]| -> Result<Image> {
+        let content = Content::Joined(Arc::new(vec![whole.content.clone(), bytes.to_vec().into()]));
+        // The archive is whole, and its diffID right: only the decoder's word stands against it.
+        let layer = shapes::encoded(Compression::Gzip, content, whole.diff_id.clone());
+        ImageBuilder::oci().layer(layer).build()
+    };
+    let zeros = registry.put("zeros", "1", &rest(&[0; 512])?);
+    let short = registry.put("short", "1", &rest(&[0x1f])?);
+    for line in Line::ALL {
+        let folder = tempfile::tempdir()?;
+        let unpack = Unpack::prepare(folder.path(), "")?;
+        for with in [None, Some(&unpack)] {
+            let node = start(line, with, None).await?;
+            node.trust(&registry)?;
+            for round in 0..if with.is_some() { 10 } else { 1 } {
+                for (reference, said) in [(&zeros, "gzip: invalid header"), (&short, "unexpected")] {
+                    let pull = node.cri().pull(reference).await;
+                    ensure!(
+                        pull.error().contains(said),
+                        "{line}, {}, round {round}: {pull:?}",
+                        if with.is_some() { "with" } else { "without" }
+                    );
+                    if round == 0 {
+                        println!("{line}: {}", pull.error());
+                    }
+                }
+            }
+            nothing_left(&node).await?;
+            node.shutdown()?.expect_none()?;
+        }
+    }
+    Ok(())
+}
