@@ -5,6 +5,7 @@
 
 mod acts;
 mod asks;
+mod gateway;
 mod looks;
 mod owners;
 mod sockets;
@@ -23,7 +24,8 @@ use crate::collection::Collection;
 use crate::event::Event;
 use crate::evidence::Source;
 use crate::flights::Flights;
-use crate::ids::{Digest, LeaseKey, PullId};
+use crate::gateway::GatewayCalls;
+use crate::ids::{LeaseKey, PullId};
 use crate::images::Images;
 use crate::keeping::Keeping;
 use crate::orphans::Orphans;
@@ -50,6 +52,7 @@ pub struct Engine {
     picture: Picture,
     ties: Ties,
     flights: Flights,
+    gateway: GatewayCalls,
     questions: Questions,
     requests: Requests,
     pods: Pods,
@@ -58,7 +61,7 @@ pub struct Engine {
     accounts: Accounts,
     switch: KillSwitch,
     keeping: Keeping,
-    refusals: BTreeMap<Digest, verify::Refusals>,
+    refusals: BTreeMap<verify::Refused, verify::Refusals>,
     aftermaths: BTreeMap<PullId, Aftermath>,
     ended: VecDeque<PullReport>,
     agenda: Agenda,
@@ -80,6 +83,7 @@ struct Said {
     too_many_pods: bool,
     too_many_lost: bool,
     too_many_denials: bool,
+    too_many_gateway_calls: bool,
 }
 
 impl Engine {
@@ -119,6 +123,8 @@ impl Engine {
             Event::CallBegan { call, at, request } => self.call_began(now, call, at, request),
             Event::CallEnded { call, at, end } => self.call_ended(now, call, at, end),
             Event::CallsMissed { since, until } => self.requests.missed(since, until),
+            Event::GatewayCallBegan { call, request } => self.gateway_call_began(call, request, fx),
+            Event::GatewayCallEnded { call } => self.gateway.ended(call),
             Event::PodsListed { pods } => self.pods_listed(pods, fx),
             Event::PodSeen { pod } => self.pod_seen(pod, fx),
             Event::PodGone { sandbox } => self.pods.gone(&sandbox),
@@ -210,6 +216,7 @@ impl Engine {
             | Source::SocketTable
             | Source::Nri
             | Source::Verifier
+            | Source::Gateway
             | Source::Master
             | Source::Operator => {}
         }
@@ -233,6 +240,7 @@ impl Engine {
             }
             Source::Requests => self.requests_lost(),
             Source::Nri => self.pods.lost(),
+            Source::Gateway => self.gateway.lost(),
             // What the master said stays true.
             Source::Verifier | Source::Master | Source::Operator => {}
         }
@@ -326,6 +334,7 @@ pub(crate) struct Footprint {
     pub(crate) charges: usize,
     pub(crate) refusals: usize,
     pub(crate) kept: usize,
+    pub(crate) gateway: usize,
 }
 
 #[cfg(test)]
@@ -350,6 +359,7 @@ impl Engine {
             charges: self.accounts.len(),
             refusals: self.refusals.len(),
             kept: self.keeping.len(),
+            gateway: self.gateway.len(),
         }
     }
 }

@@ -27,6 +27,7 @@ mod agenda;
 mod budget;
 mod collection;
 mod flights;
+mod gateway;
 mod images;
 mod judge;
 mod keeping;
@@ -37,6 +38,7 @@ mod pods;
 mod pull;
 mod pursuit;
 mod questions;
+mod refusal;
 mod requests;
 mod ties;
 
