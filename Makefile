@@ -12,7 +12,7 @@ CARGO ?= cargo
 # Extra arguments for every call of cargo; `ci` insists on the lock file.
 FLAGS ?=
 STEP := .ci/step
-PRODUCT := --package magi-plugin --package magi-ctl --package magi-master
+PRODUCT := --package magi-plugin --package magi-gateway --package magi-ctl --package magi-master
 HARNESS := --package magi-integration
 # What is generated carries the comments of others, with examples that are no Rust.
 WRITTEN := --workspace --exclude magi-wire
