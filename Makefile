@@ -12,7 +12,7 @@ CARGO ?= cargo
 # Extra arguments for every call of cargo; `ci` insists on the lock file.
 FLAGS ?=
 STEP := .ci/step
-PRODUCT := --package magi-plugin --package magi-gateway --package magi-ctl --package magi-master
+NODE := --package magi-plugin --package magi-gateway --package magi-ctl
 HARNESS := --package magi-integration
 # What is generated carries the comments of others, with examples that are no Rust.
 WRITTEN := --workspace --exclude magi-wire
@@ -63,16 +63,22 @@ release: release-node
 # The demo shows a node alone: it does not wait for the master's dependencies.
 .PHONY: release-node
 release-node: deps
-	@$(STEP) 'release build' $(CARGO) build $(FLAGS) --release $(PRODUCT)
+	@$(STEP) 'release build' $(CARGO) build $(FLAGS) --release $(NODE)
 	@# containerd blocks every pull if this one cannot be started, so it needs nothing of the machine.
 	@$(STEP) 'release build of magi-verify' $(CARGO) rustc $(FLAGS) --release --package magi-verify \
 		--bin magi-verify -- -C target-feature=+crt-static
 
+DEMO = $(STEP) 'demo' $(CARGO) run $(FLAGS) --quiet $(HARNESS) --bin magi-demo
+
 .PHONY: demo
 demo: root parts release-node ## see magi stop a gigantic pull and a lying one beside a healthy one
 	@# The product as it is shipped; the harness need not be compiled a second time for it.
-	@MAGI_BIN_DIR="$$(realpath "$${CARGO_TARGET_DIR:-target}")/release" \
-		$(STEP) 'demo' $(CARGO) run $(FLAGS) --quiet $(HARNESS) --bin magi-demo
+	@MAGI_BIN_DIR="$$(realpath "$${CARGO_TARGET_DIR:-target}")/release" $(DEMO)
+
+# The same with what the tests have built: for `ci`, which has no time for a second build of everything.
+.PHONY: demo-of-build
+demo-of-build: root parts build
+	@$(DEMO)
 
 .PHONY: bench
 bench: root parts release ## measure latency, throughput and idle cost, side by side
@@ -92,7 +98,7 @@ fuzz: deps ## feed mutated real bytes to every decoder, FUZZ_SECONDS (300) each
 
 .PHONY: ci
 ci: FLAGS := --locked
-ci: lint rules doc test demo ## everything that must pass before a change goes in
+ci: lint rules doc test demo-of-build ## everything that must pass before a change goes in
 
 .PHONY: clean
 clean: ## remove what was built, and the fetched parts with it

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use magi_engine::policy::{Budget, Limits, Mode, OrphanKeep, Policy, Rule, RuleVerdict, Selector};
+use magi_engine::policy::{
+    Breaker, Budget, DiskOrder, Headroom, Limits, Mode, OrphanKeep, Policy, Rule, RuleVerdict, Selector,
+};
 use sha2::{Digest, Sha256};
 
 use crate::document;
@@ -33,6 +35,11 @@ const ORPHAN_GRACE: Duration = Duration::from_secs(5);
 /// The span of a budget unless the policy says otherwise.
 const BUDGET_WINDOW: Duration = Duration::from_secs(3600);
 
+impl Choice for DiskOrder {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("largest", Self::Largest), ("youngest", Self::Youngest)];
+}
+
 impl Choice for Mode {
     const WORDS: &'static [(&'static str, Self)] = &[("observe", Self::Observe), ("enforce", Self::Enforce)];
 }
@@ -58,6 +65,10 @@ section! {
         "orphanGrace" orphan_grace: Span<0, DAY> = Yaml("5s");
         /// What is kept of a pull that was stopped because its pod is gone.
         "orphanKeep" orphan_keep: RawOrphanKeep = Words("see there");
+        /// What is to stay free of the node's disks: of the pulls in flight that do not fit together, the fewest are stopped.
+        "headroom" headroom: RawHeadroom = Words("pulls may fill the disks");
+        /// When magi no longer believes itself.
+        "breaker" breaker: RawBreaker = Words("see there");
         /// What the pulls of a namespace may fetch in a span of time. Pulls whose namespace is not known for sure are
         /// not counted, and exempt ones are never stopped.
         "budgets" budgets: List<RawBudget, 0, MAX_BUDGETS> = Yaml("[]");
@@ -74,6 +85,38 @@ section! {
         "bytes" bytes: Size<MIB, PIB> = Yaml("2GiB");
         /// Percent of the disk that must be free; with less, nothing is kept.
         "free" free: Count<0, 100> = Yaml("20");
+    }
+}
+
+section! {
+    /// What is to stay free of the disks that hold containerd's blobs and snapshots. A pull needs what it has yet to fetch
+    /// and what that unpacks to; what it needs is known once its first layer has begun. Exempt pulls are never stopped.
+    struct RawHeadroom {
+        /// Percent of the bytes that stay free. Keep it above the kubelet's line (`imagefs.available`, 15 % by default).
+        "free" free: Count<0, 100> = Yaml("20");
+        /// Percent of the inodes that stay free, where snapshots are; with less, one pull at a time is stopped.
+        "inodes" inodes: Count<0, 100> = Yaml("5");
+        /// Percent of its compressed size to which a layer is expected to unpack.
+        "unpacksTo" unpacks_to: Count<100, 100_000> = Yaml("250");
+        /// A pull that still needs less is never stopped for it.
+        "least" least: Size<0, PIB> = Yaml("256MiB");
+        /// Who is stopped first: the `largest`, by what its manifest declares, or the `youngest`.
+        "first" first: OneOf<DiskOrder> = Yaml("largest");
+        /// Namespaces of the pods whose pulls come last; so do pulls whose pod is not known.
+        "spare" spare: List<NamespacePattern, 1, MAX_PATTERNS> = Words("none");
+        /// As at the top level, for this.
+        "mode" mode: OneOf<Mode> = Words("inherited");
+    }
+}
+
+section! {
+    /// How many pulls a node may stop in a span of time. Then it only observes for as long, and says so. Pulls that a
+    /// person asks to be stopped, and repetitions of one that was, do not count.
+    struct RawBreaker {
+        /// Pulls; 0: any number.
+        "stops" stops: Count<0, 1_000_000> = Yaml("220");
+        /// The span, which always ends now.
+        "window" window: Span<SECOND, DAY> = Yaml("10m");
     }
 }
 
@@ -182,7 +225,34 @@ fn check(raw: RawPolicy, revision: String, sink: &mut Sink) -> Option<Policy> {
         deny_for: raw.deny_for.value().map_or(DENY_FOR, |span| span.0),
         orphan_grace: raw.orphan_grace.value().map_or(ORPHAN_GRACE, |span| span.0),
         orphan_keep: raw.orphan_keep.value().map(check_orphan_keep).unwrap_or_default(),
+        headroom: raw.headroom.value().map(|raw| check_headroom(raw, mode)),
+        breaker: raw.breaker.value().map(check_breaker).unwrap_or_default(),
     })
+}
+
+fn check_breaker(raw: RawBreaker) -> Breaker {
+    let built_in = Breaker::default();
+    Breaker {
+        stops: raw.stops.value().map_or(built_in.stops, |count| count.0),
+        window: raw.window.value().map_or(built_in.window, |span| span.0),
+    }
+}
+
+fn check_headroom(raw: RawHeadroom, inherited: Mode) -> Headroom {
+    let percent = |count: Option<u32>, built_in| {
+        count
+            .and_then(|count| u8::try_from(count).ok())
+            .unwrap_or(built_in)
+    };
+    Headroom {
+        free_percent: percent(raw.free.value().map(|count| count.0), 20),
+        inodes_percent: percent(raw.inodes.value().map(|count| count.0), 5),
+        unpack_percent: raw.unpacks_to.value().map_or(250, |count| count.0),
+        least: raw.least.value().map_or(256 * MIB, |size| size.0),
+        first: raw.first.value().map(|first| first.0).unwrap_or_default(),
+        spare: patterns(raw.spare, |pattern: NamespacePattern| pattern.0),
+        mode: raw.mode.value().map_or(inherited, |mode| mode.0),
+    }
 }
 
 fn check_orphan_keep(raw: RawOrphanKeep) -> OrphanKeep {

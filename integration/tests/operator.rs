@@ -228,3 +228,40 @@ async fn while_the_kill_switch_is_on_nothing_is_stopped() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_too_many_stops_magi_only_observes() -> Result<()> {
+    const STOPPING: &str =
+        "version: 1\nmode: enforce\nlimits: { image: 1MiB }\nbreaker: { stops: 2, window: 10m }\n";
+    for line in magi_integration::Line::ALL {
+        let registry = Registry::start()?;
+        let node = Containerd::start(line).await?;
+        node.trust(&registry)?;
+        let magi = Magi::start(&node, &magi::Options::policy(STOPPING)).await?;
+        for seed in 0..3 {
+            let repository = format!("large-{seed}");
+            let layer = Layer::random(seed, 10 << 20, Compression::None)?;
+            let reference = registry.put(&repository, "1", &ImageBuilder::oci().layer(layer).build()?);
+            registry.behave(&repository, Behaviour::rate(10 << 20));
+            let pull = node.cri().pull(&reference).await;
+            ensure!(
+                pull.outcome.is_err() == (seed < 2),
+                "{line}: {repository}: {:?}",
+                pull.outcome
+            );
+        }
+        let opened = magi.audit_of("kill-switch")?;
+        ensure!(
+            opened.len() == 1 && opened[0]["holder"] == "breaker" && opened[0]["engaged"] == true,
+            "{line}: {opened:?}"
+        );
+        let observed = magi.audit_of("would-abort")?;
+        let third = |record: &Value| record["pull"].to_string().contains("large-2");
+        ensure!(observed.iter().any(third), "{line}: {observed:?}");
+        let status = magi.ctl(&["status"])?;
+        ensure!(text(&status).contains("breaker"), "{line}: {}", text(&status));
+        magi.stop()?;
+        node.shutdown()?.expect_none()?;
+    }
+    Ok(())
+}

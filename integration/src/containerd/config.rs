@@ -33,7 +33,7 @@ pub(super) fn render(line: Line, dir: &Path, options: &Options) -> String {
     let mut text = format!(
         "version = {version}\nroot = {root}\nstate = {state}\ndisabled_plugins = [{off}]\n\
          [grpc]\naddress = {socket}\n[ttrpc]\naddress = {ttrpc}\n[debug]\nlevel = {level}\n",
-        root = path("root"),
+        root = path(super::ROOT),
         state = path("state"),
         off = off.join(", "),
         socket = path("c.sock"),

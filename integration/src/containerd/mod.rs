@@ -2,13 +2,14 @@
 
 mod config;
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::mount::{MountFlags, mount};
 use tempfile::TempDir;
 
 use crate::api::{Api, Counts};
@@ -20,6 +21,8 @@ use crate::residue::{self, Residue};
 use crate::wait;
 
 const READY_BOUND: Duration = Duration::from_secs(30);
+/// The folder of blobs and snapshots, in the instance's own.
+const ROOT: &str = "root";
 const POLL: Duration = Duration::from_millis(20);
 /// Begins the name of every instance's folder; the id of the process that owns it follows.
 const PREFIX: &str = "magi-";
@@ -67,6 +70,8 @@ pub struct Options {
     /// PATH of the containerd process. `None`: its own folder, runc's, and a folder that links to what it needs of the
     /// system. pigz and igzip are not in there, so that decompression is the same everywhere.
     pub path: Option<OsString>,
+    /// Bytes of a disk of its own, in memory, for blobs and snapshots. `None`: it shares the machine's.
+    pub disk: Option<u64>,
 }
 
 impl Default for Options {
@@ -80,6 +85,7 @@ impl Default for Options {
             nri: false,
             log_level: "info".to_owned(),
             path: None,
+            disk: None,
         }
     }
 }
@@ -113,6 +119,9 @@ impl Containerd {
         let dir = home.path();
         for sub in ["certs.d", "cni", "verifiers", "opt", "tools"] {
             fs::create_dir(dir.join(sub)).with_context(|| format!("create {sub} in {}", dir.display()))?;
+        }
+        if let Some(bytes) = options.disk {
+            mount_disk(&dir.join(ROOT), bytes)?;
         }
         let config = dir.join("config.toml");
         fs::write(&config, config::render(line, dir, options))
@@ -193,7 +202,7 @@ impl Containerd {
 
     /// Its root folder (content store, snapshots).
     pub fn root(&self) -> PathBuf {
-        self.dir().join("root")
+        self.dir().join(ROOT)
     }
 
     /// Its state folder.
@@ -294,8 +303,10 @@ impl Containerd {
         if let Some(process) = self.process.take() {
             process.stop(TERM_GRACE)?;
         }
-        let found = residue::under(self.dir())?;
+        let mut found = residue::under(self.dir())?;
         let dir = self.dir().to_owned();
+        // A disk of its own is ours to take away.
+        found.mounts.retain(|mount| *mount != dir.join(ROOT));
         drop(self);
         if dir.exists() {
             bail!("{} could not be removed", dir.display());
@@ -374,6 +385,14 @@ fn sweep() {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
+}
+
+/// A file system in memory: its size is what a disk's would be.
+fn mount_disk(folder: &Path, bytes: u64) -> Result<()> {
+    fs::create_dir(folder).with_context(|| format!("create {}", folder.display()))?;
+    let size = CString::new(format!("size={bytes}")).context("the size of a disk")?;
+    mount("tmpfs", folder, "tmpfs", MountFlags::empty(), size.as_c_str())
+        .with_context(|| format!("mount a disk of {bytes} bytes on {}", folder.display()))
 }
 
 /// PATH without the system's folders: only the tools that containerd calls while pulling and running pods.

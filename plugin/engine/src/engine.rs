@@ -5,6 +5,7 @@
 
 mod acts;
 mod asks;
+mod disks;
 mod gateway;
 mod looks;
 mod owners;
@@ -19,14 +20,17 @@ use crate::aftermath::Aftermath;
 use crate::agenda::Agenda;
 use crate::audit::{AuditRecord, Entry, PullFacts};
 use crate::bounds::LOOK_LONGEST;
+use crate::breaker::Breaker;
 use crate::budget::Accounts;
 use crate::collection::Collection;
 use crate::event::Event;
 use crate::evidence::Source;
 use crate::flights::Flights;
 use crate::gateway::GatewayCalls;
+use crate::headroom::Disks;
 use crate::ids::{LeaseKey, PullId};
 use crate::images::Images;
+use crate::judge::Law;
 use crate::keeping::Keeping;
 use crate::orphans::Orphans;
 use crate::picture::Picture;
@@ -60,7 +64,9 @@ pub struct Engine {
     orphans: Orphans,
     accounts: Accounts,
     switch: KillSwitch,
+    breaker: Breaker,
     keeping: Keeping,
+    disks: Disks,
     refusals: BTreeMap<verify::Refused, verify::Refusals>,
     aftermaths: BTreeMap<PullId, Aftermath>,
     ended: VecDeque<PullReport>,
@@ -101,6 +107,7 @@ impl Engine {
         self.now = now;
         self.images.forget_old(now);
         self.keeping.forget_old(now);
+        self.breaker_closes(now, fx);
         // What was lost is no reason to act, not even on something else that is due by now.
         let may_act = !matches!(event, Event::SourceDown { .. } | Event::TiesLost);
         let may_tell_owners = event.may_tell_owners();
@@ -131,7 +138,10 @@ impl Engine {
             Event::KillSwitch { holder, engaged, by } => self.switched(holder, engaged, by, fx),
             Event::KeepDone { keep, failed } => self.keeping.came_back(keep, failed, &self.policy, fx),
             Event::CollectDone => self.collection.done(now),
-            Event::DiskSeen { free, total } => self.keeping.disk_seen(free, total, &self.policy, fx),
+            Event::DiskSeen { content, snapshots } => {
+                self.disks.seen(content, snapshots);
+                self.keeping.disk_seen(content, &self.policy, fx);
+            }
             Event::PodLost { lost } => self.pod_lost(now, lost, fx),
             Event::ManifestResolved { manifest } => self.images.learn(&manifest),
             Event::Asked { request, question } => self.asked(now, request, question, fx),
@@ -150,6 +160,19 @@ impl Engine {
         }
         self.expire(now, fx);
         self.schedule(now, fx);
+    }
+
+    /// What a judgement hangs on, as it stands.
+    fn law(&self, now: Time) -> Law<'_> {
+        Law {
+            now,
+            policy: &self.policy,
+            images: &self.images,
+            accounts: &self.accounts,
+            orphans: &self.orphans,
+            disks: &self.disks,
+            halted: self.switch.is_engaged(),
+        }
     }
 
     /// A picture of the pulls for people.
@@ -296,6 +319,7 @@ impl Engine {
             .chain(aftermaths)
             .chain(self.images.next_expiry())
             .chain(self.keeping.next_expiry())
+            .chain(self.breaker.closes())
             .chain(self.next_refusal_due())
             .chain(self.orphans.next_due(self.policy.orphan_grace));
         if let Some(wake) = self.agenda.wake(now, others) {

@@ -138,12 +138,12 @@ pub enum Event {
     },
     /// What an [`crate::Action::Collect`] asked for is over, whatever came of it.
     CollectDone,
-    /// How full the file system is that holds containerd's blobs. From time to time, and when it has changed much.
+    /// How full the file systems are that containerd writes to. When it is known first, and when it has changed much.
     DiskSeen {
-        /// Bytes that are free for containerd.
-        free: u64,
-        /// Bytes in all.
-        total: u64,
+        /// That of the blobs.
+        content: Room,
+        /// That of the snapshots; none: the same one.
+        snapshots: Option<Room>,
     },
     /// Somebody takes hold of the kill switch, or lets go of it. Counts whatever source is up or down.
     KillSwitch {
@@ -220,6 +220,19 @@ impl Event {
             | Self::Tick => false,
         }
     }
+}
+
+/// What a file system has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Room {
+    /// Bytes that are free for containerd.
+    pub free: u64,
+    /// Bytes in all.
+    pub total: u64,
+    /// Inodes that are free; zero of zero, where there is no such bound.
+    pub free_inodes: u64,
+    /// Inodes in all.
+    pub inodes: u64,
 }
 
 /// A whole picture of what containerd is pulling.

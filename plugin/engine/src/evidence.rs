@@ -24,6 +24,8 @@ pub enum Reason {
     DeniedRecently,
     /// What its namespace may pull in a span of time is used up.
     NamespaceBudget,
+    /// What it still needs would leave the node's disk with less than the policy keeps free.
+    NoDiskHeadroom,
     /// No live pod of this node wants the image any more.
     Orphaned,
     /// A person asked for it.
@@ -41,6 +43,7 @@ impl Reason {
             Self::DeniedByRule => "denied-by-rule",
             Self::DeniedRecently => "denied-recently",
             Self::NamespaceBudget => "namespace-budget",
+            Self::NoDiskHeadroom => "no-disk-headroom",
             Self::Orphaned => "orphaned",
             Self::Operator => "operator",
         }
@@ -50,7 +53,7 @@ impl Reason {
     #[must_use]
     pub(crate) const fn passes(self) -> bool {
         match self {
-            Self::DeniedRecently | Self::NamespaceBudget | Self::Orphaned => true,
+            Self::DeniedRecently | Self::NamespaceBudget | Self::NoDiskHeadroom | Self::Orphaned => true,
             Self::ImageTooLarge
             | Self::LayerTooLarge
             | Self::LayerOverrunsManifest
@@ -214,6 +217,21 @@ pub enum Evidence {
         /// How much may be used.
         limit: u64,
     },
+    /// What the pulls in flight still need does not fit on a disk.
+    DiskShort {
+        /// Which one.
+        place: DiskPlace,
+        /// What there is too little of.
+        unit: DiskUnit,
+        /// How much is free.
+        free: u64,
+        /// How much is to stay free.
+        keep: u64,
+        /// Bytes that all pulls in flight still need there.
+        wanted: u64,
+        /// Bytes that this one does.
+        needed: u64,
+    },
     /// The kernel saw this pull being asked for.
     AskedFor {
         /// The image, as it was asked for.
@@ -248,6 +266,28 @@ pub enum Evidence {
     },
 }
 
+/// A file system that containerd writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskPlace {
+    /// That of the blobs.
+    Content,
+    /// That of the snapshots.
+    Snapshots,
+    /// The one that holds both.
+    Both,
+}
+
+/// What a file system may run out of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskUnit {
+    /// Bytes.
+    Bytes,
+    /// Files.
+    Inodes,
+}
+
 /// What a budget counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -267,6 +307,25 @@ impl fmt::Display for BudgetKind {
     }
 }
 
+impl fmt::Display for DiskPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Content => "for blobs",
+            Self::Snapshots => "to unpack",
+            Self::Both => "for blobs and to unpack",
+        })
+    }
+}
+
+impl fmt::Display for DiskUnit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bytes => "bytes",
+            Self::Inodes => "inodes",
+        })
+    }
+}
+
 impl Evidence {
     /// Who knows this.
     #[must_use]
@@ -278,6 +337,7 @@ impl Evidence {
             | Self::DeniedImage { .. }
             | Self::StoppedBefore { .. }
             | Self::BudgetUsed { .. }
+            | Self::DiskShort { .. }
             | Self::LeaseInFlight { .. } => Source::Containerd,
             Self::AskedFor { .. } => Source::Requests,
             Self::CalledThrough { .. } => Source::Gateway,
@@ -308,6 +368,7 @@ impl Evidence {
             | Self::DeniedImage { .. }
             | Self::StoppedBefore { .. }
             | Self::BudgetUsed { .. }
+            | Self::DiskShort { .. }
             | Self::AskedFor { .. }
             | Self::CalledThrough { .. }
             | Self::PodLost { .. }
@@ -365,6 +426,17 @@ impl fmt::Display for Evidence {
                 f,
                 "namespace {namespace} has used {used} {what}, {limit} are allowed by budget {budget}"
             ),
+            Self::DiskShort {
+                place,
+                unit,
+                free,
+                keep,
+                wanted,
+                needed,
+            } => write!(
+                f,
+                "pulls in flight still need {wanted} bytes {place}, this one {needed}; {free} {unit} are free, {keep} are to stay so"
+            ),
             Self::AskedFor {
                 image,
                 pod: Some(pod),
@@ -385,7 +457,11 @@ impl fmt::Display for Evidence {
 #[must_use]
 pub const fn sufficient_pairs(reason: Reason) -> &'static [(Source, Source)] {
     match reason {
-        Reason::ImageTooLarge | Reason::LayerTooLarge | Reason::DeniedByRule | Reason::DeniedRecently => &[
+        Reason::ImageTooLarge
+        | Reason::LayerTooLarge
+        | Reason::DeniedByRule
+        | Reason::DeniedRecently
+        | Reason::NoDiskHeadroom => &[
             (Source::Containerd, Source::Probes),
             (Source::Containerd, Source::SocketTable),
             // What containerd holds of it, and that the kernel saw it asked for: enough before its first layer.

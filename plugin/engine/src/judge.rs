@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::budget::Accounts;
 use crate::evidence::{Evidence, Reason};
+use crate::headroom::Disks;
 use crate::ids::{Digest, ImageName, RepositoryName};
 use crate::images::{Denial, Images};
 use crate::orphans::Orphans;
@@ -26,6 +27,7 @@ pub(crate) struct Law<'a> {
     pub(crate) images: &'a Images,
     pub(crate) accounts: &'a Accounts,
     pub(crate) orphans: &'a Orphans,
+    pub(crate) disks: &'a Disks,
     /// The kill switch is on: whatever is condemned is only observed.
     pub(crate) halted: bool,
 }
@@ -154,10 +156,8 @@ impl Law<'_> {
         let askers = pull.owners.hypotheses().into_iter();
         let ways = askers.flat_map(|asker| {
             let subject = Subject {
-                repositories: &pull.declared.repositories,
-                digests: &digests,
                 all_digests,
-                ..subject_of(asker)
+                ..subject_of_pull(pull, &digests, asker)
             };
             self.policy
                 .applied(&subject)
@@ -172,7 +172,10 @@ impl Law<'_> {
                         Some(Condemnation {
                             mode: Mode::Enforce, ..
                         }) => condemned,
-                        Some(_) | None => self.by_budget(&way, pull, asker).or(condemned),
+                        Some(_) | None => self
+                            .by_budget(&way, pull, asker)
+                            .or_else(|| self.by_headroom(&way, pull))
+                            .or(condemned),
                     }
                 })
                 .collect::<Vec<_>>()
@@ -239,6 +242,28 @@ impl Law<'_> {
         })
     }
 
+    /// Whether no rule that may apply exempts it.
+    pub(crate) fn may_stop(&self, pull: &Pull) -> bool {
+        let digests: Vec<&Digest> = pull.declared.roots.iter().collect();
+        pull.owners.hypotheses().into_iter().all(|asker| {
+            let subject = subject_of_pull(pull, &digests, asker);
+            let ways = self.policy.applied(&subject);
+            ways.iter().all(|way| way.verdict != RuleVerdict::Exempt)
+        })
+    }
+
+    fn by_headroom(&self, way: &Applied<'_>, pull: &Pull) -> Option<Condemnation> {
+        if way.verdict == RuleVerdict::Exempt {
+            return None;
+        }
+        Some(Condemnation {
+            reason: Reason::NoDiskHeadroom,
+            mode: self.policy.headroom.as_ref()?.mode,
+            rule: None,
+            fact: self.disks.chosen(pull.id)?.clone(),
+        })
+    }
+
     fn by_budget(&self, way: &Applied<'_>, pull: &Pull, asker: Option<&Asker>) -> Option<Condemnation> {
         if way.verdict == RuleVerdict::Exempt {
             return None;
@@ -253,6 +278,16 @@ impl Law<'_> {
             rule: Some(budget),
             fact,
         })
+    }
+}
+
+/// As if those digests that are known were all it has.
+fn subject_of_pull<'a>(pull: &'a Pull, digests: &'a [&'a Digest], asker: Option<&'a Asker>) -> Subject<'a> {
+    Subject {
+        repositories: &pull.declared.repositories,
+        digests,
+        all_digests: !pull.declared.images.is_empty(),
+        ..subject_of(asker)
     }
 }
 
@@ -315,6 +350,7 @@ fn holds_again(
         Reason::DeniedByRule
         | Reason::DeniedRecently
         | Reason::NamespaceBudget
+        | Reason::NoDiskHeadroom
         | Reason::Orphaned
         | Reason::Operator => false,
     }

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::action::{Action, Effects, Hold};
 use crate::audit::{AuditRecord, Entry, PullFacts};
 use crate::bounds::{MAX_KEEPS, MAX_KEPT_RESOURCES};
+use crate::event::Room;
 use crate::ids::{Digest, KeepId};
 use crate::policy::Policy;
 use crate::pull::Pull;
@@ -21,14 +22,7 @@ use crate::time::Time;
 pub(crate) struct Keeping {
     kept: BTreeMap<KeepId, Kept>,
     counted: u64,
-    disk: Option<Disk>,
-}
-
-/// Bytes of the file system that holds the blobs.
-#[derive(Clone, Copy, Debug)]
-struct Disk {
-    free: u64,
-    total: u64,
+    disk: Option<Room>,
 }
 
 #[derive(Debug)]
@@ -105,17 +99,17 @@ impl Keeping {
     }
 
     /// How full the file system of the blobs is.
-    pub(crate) fn disk_seen(&mut self, free: u64, total: u64, policy: &Policy, fx: &mut Effects) {
-        self.disk = Some(Disk { free, total });
+    pub(crate) fn disk_seen(&mut self, room: Room, policy: &Policy, fx: &mut Effects) {
+        self.disk = Some(room);
         if self.is_short(policy) {
             self.release("the disk is short", policy, fx);
         }
     }
 
     fn is_short(&self, policy: &Policy) -> bool {
-        self.disk.is_some_and(|Disk { free, total }| {
-            let needed = u128::from(total) * u128::from(policy.orphan_keep.free_percent);
-            u128::from(free) * 100 < needed
+        self.disk.is_some_and(|room| {
+            let needed = u128::from(room.total) * u128::from(policy.orphan_keep.free_percent);
+            u128::from(room.free) * 100 < needed
         })
     }
 

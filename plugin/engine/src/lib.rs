@@ -24,10 +24,12 @@ pub mod trace;
 
 mod aftermath;
 mod agenda;
+mod breaker;
 mod budget;
 mod collection;
 mod flights;
 mod gateway;
+mod headroom;
 mod images;
 mod judge;
 mod keeping;

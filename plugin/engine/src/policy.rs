@@ -209,6 +209,61 @@ pub struct Policy {
     /// What is kept of a pull that was stopped because its pod is gone.
     #[serde(default)]
     pub orphan_keep: OrphanKeep,
+    /// What is to stay free of the node's disks; none: pulls may fill them.
+    #[serde(default)]
+    pub headroom: Option<Headroom>,
+    /// When magi no longer believes itself.
+    #[serde(default)]
+    pub breaker: Breaker,
+}
+
+/// How many pulls a node may stop in a span of time; then it only observes for as long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Breaker {
+    /// Pulls; zero: any number.
+    pub stops: u32,
+    /// The span.
+    pub window: Duration,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self {
+            // Twice as many as a node has pods by default (the kubelet's `maxPods`, 110).
+            stops: 220,
+            window: Duration::from_secs(600),
+        }
+    }
+}
+
+/// What is to stay free of the disks that hold blobs and snapshots.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Headroom {
+    /// Percent of the bytes; the kubelet's own line is `imagefs.available`, 15 by default.
+    pub free_percent: u8,
+    /// Percent of the inodes, of the disk that holds snapshots.
+    pub inodes_percent: u8,
+    /// Percent of its compressed size to which a layer is expected to unpack.
+    pub unpack_percent: u32,
+    /// A pull that still needs fewer bytes is never stopped for it.
+    pub least: u64,
+    /// Who is stopped first.
+    pub first: DiskOrder,
+    /// Kubernetes namespaces whose pulls come last.
+    pub spare: Vec<Pattern>,
+    /// Observe or enforce.
+    pub mode: Mode,
+}
+
+/// Which pull is stopped first where the disk is too small for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskOrder {
+    /// The one that declares most.
+    #[default]
+    Largest,
+    /// The one that began last.
+    Youngest,
 }
 
 /// Finished layers of pulls whose pods are gone: whoever creates the pod again need not fetch them again.
@@ -255,6 +310,8 @@ impl Default for Policy {
             deny_for: Duration::ZERO,
             orphan_grace: orphan_grace(),
             orphan_keep: OrphanKeep::default(),
+            headroom: None,
+            breaker: Breaker::default(),
         }
     }
 }

@@ -254,6 +254,20 @@ impl Pull {
         })
     }
 
+    /// The layers of one of its manifests, in their order.
+    pub(crate) fn layers_of(&self, manifest: &Digest) -> impl Iterator<Item = &Layer> {
+        self.manifests
+            .get(manifest)
+            .into_iter()
+            .flat_map(Manifest::layers)
+    }
+
+    /// Whether something of this blob is there, or was.
+    pub(crate) fn has_begun(&self, digest: &Digest) -> bool {
+        let is_its = |ingest: &Ingest| ingest.digest.as_ref() == Some(digest);
+        self.content.contains(digest) || self.ingests.values().any(is_its)
+    }
+
     /// Whether it has its manifest and nothing of its layers has begun, as far as containerd shows: no ingest and no blob.
     /// A snapshot to unpack into may be there: containerd prepares it before it asks for the first layer. Only if it can
     /// be foreseen where its layers' ingests will be.

@@ -21,6 +21,7 @@ const fn kind(reason: Reason) -> RefusalKind {
         Reason::ImageTooLarge
         | Reason::LayerTooLarge
         | Reason::LayerOverrunsManifest
+        | Reason::NoDiskHeadroom
         | Reason::NamespaceBudget => RefusalKind::Exhausted,
         Reason::DeniedByRule | Reason::DeniedRecently | Reason::Orphaned | Reason::Operator => {
             RefusalKind::Denied

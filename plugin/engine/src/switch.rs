@@ -1,6 +1,6 @@
 //! The kill switch: while anybody holds it, nothing is stopped.
 //!
-//! Changed by: [`Event::KillSwitch`](crate::event::Event::KillSwitch). What the master said of it stays while the master
+//! Changed by: [`Event::KillSwitch`](crate::event::Event::KillSwitch), and by the circuit breaker. What the master said of it stays while the master
 //! is gone.
 
 use std::collections::BTreeMap;
@@ -16,6 +16,8 @@ pub enum SwitchHolder {
     Master,
     /// Somebody on this node.
     Node,
+    /// The engine itself, as it has stopped too many pulls in a short while.
+    Breaker,
 }
 
 impl fmt::Display for SwitchHolder {
@@ -23,6 +25,7 @@ impl fmt::Display for SwitchHolder {
         f.write_str(match self {
             Self::Master => "master",
             Self::Node => "node",
+            Self::Breaker => "breaker",
         })
     }
 }

@@ -6,6 +6,7 @@ mod build;
 mod calling_back;
 mod check;
 mod ending;
+mod headroom;
 mod judging;
 mod keeping;
 mod losing;

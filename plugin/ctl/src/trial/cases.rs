@@ -105,6 +105,7 @@ impl Case {
                 | Evidence::SocketsOpen { .. }
                 | Evidence::DeniedImage { .. }
                 | Evidence::BudgetUsed { .. }
+                | Evidence::DiskShort { .. }
                 | Evidence::Asked { .. } => {}
             }
         }

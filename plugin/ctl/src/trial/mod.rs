@@ -145,6 +145,7 @@ fn outcome(policy: &Policy, cases: &Cases) -> Outcome {
     }
     let left_out = [
         ("budgets", !policy.budgets.is_empty()),
+        ("headroom", policy.headroom.is_some()),
         ("denyFor", !policy.deny_for.is_zero()),
     ];
     Outcome {

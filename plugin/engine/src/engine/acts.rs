@@ -21,12 +21,14 @@ use crate::time::Time;
 impl Engine {
     pub(super) fn judge_changed(&mut self, now: Time) {
         self.count_budgets(now);
+        self.choose_for_disks(now);
         let law = Law {
             now,
             policy: &self.policy,
             images: &self.images,
             accounts: &self.accounts,
             orphans: &self.orphans,
+            disks: &self.disks,
             halted: self.switch.is_engaged(),
         };
         for pull in self.pulls.values_mut() {
@@ -63,7 +65,10 @@ impl Engine {
             .map(|(key, _)| key.clone())
             .collect();
         for key in pursued {
-            self.pursue_one(now, &key, fx);
+            // The breaker may open at any of them.
+            if !self.switch.is_engaged() {
+                self.pursue_one(now, &key, fx);
+            }
         }
     }
 
@@ -216,12 +221,16 @@ impl Engine {
         if acted.reason == Reason::Orphaned && pull.pursuit.first.is_none() {
             self.keeping.keep(now, &self.policy, pull, fx);
         }
+        let is_first = pull.pursuit.first.is_none();
         let call = pull.asker().map(|asker| asker.call);
         pull.pursuit.started(now, attempt, &lever, call, acted.clone());
         let recorded =
             acted.reason == Reason::DeniedRecently && pull.pursuit.recorded == Some(Reason::DeniedRecently);
         let facts = pull.facts();
         self.pull_lever(attempt, lever, facts, &acted, recorded, fx);
+        if is_first && !matches!(acted.reason, Reason::Operator | Reason::DeniedRecently) {
+            self.count_stop(now, fx);
+        }
         self.agenda.look_by(now.after(LOOK_LONGEST));
     }
 

@@ -78,6 +78,26 @@ impl Engine {
         }
     }
 
+    /// A pull is stopped, and not at a person's wish: too many, and nothing more is.
+    pub(super) fn count_stop(&mut self, now: Time, fx: &mut Effects) {
+        let bound = self.policy.breaker;
+        if let Some(stops) = self.breaker.count(now, bound) {
+            let by = format!(
+                "{stops} pulls were stopped within {} s: magi only observes for as long",
+                bound.window.as_secs()
+            );
+            self.switched(SwitchHolder::Breaker, true, by, fx);
+        }
+    }
+
+    /// Its time may be over.
+    pub(super) fn breaker_closes(&mut self, now: Time, fx: &mut Effects) {
+        if self.breaker.has_closed(now) {
+            let by = "its time is over".to_owned();
+            self.switched(SwitchHolder::Breaker, false, by, fx);
+        }
+    }
+
     /// The sockets were listed: whoever pressed the panic button gets one lever for all of them.
     pub(super) fn panic_listed(&mut self, sockets: &[SocketStat], fx: &mut Effects) {
         let mut actors: Vec<&str> = self.questions.want_listing().collect();

@@ -233,6 +233,7 @@ impl Engine {
             Reason::DeniedByRule
             | Reason::DeniedRecently
             | Reason::NamespaceBudget
+            | Reason::NoDiskHeadroom
             | Reason::Orphaned
             | Reason::Operator => false,
         };

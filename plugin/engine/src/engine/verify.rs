@@ -8,7 +8,6 @@ use crate::audit::Entry;
 use crate::bounds::{MAX_DENIALS, REFUSAL_RECORDED_EVERY};
 use crate::evidence::Source;
 use crate::ids::{CallId, Digest, ImageName, RequestId};
-use crate::judge::Law;
 use crate::owner::PullRequest;
 use crate::policy::Mode;
 use crate::pull::Verdict;
@@ -73,17 +72,6 @@ impl Engine {
         }
         let request = question;
         fx.push(Action::Answer { request, answer });
-    }
-
-    fn law(&self, now: Time) -> Law<'_> {
-        Law {
-            now,
-            policy: &self.policy,
-            images: &self.images,
-            accounts: &self.accounts,
-            orphans: &self.orphans,
-            halted: self.switch.is_engaged(),
-        }
     }
 
     /// Who may be asking: whoever has a request for that image in flight. Nobody, or perhaps others: anybody.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::{Condemnation, Law, unanimous};
 use crate::budget::Accounts;
 use crate::evidence::Reason;
+use crate::headroom::Disks;
 use crate::ids::{CallId, Digest, IngestDir, IngestRef, LeaseKey, PullId, RepositoryName};
 use crate::images::Images;
 use crate::manifest::Layer;
@@ -93,7 +94,7 @@ impl Missing {
     }
 }
 
-/// Judges a pull of the past by `policy`. Of budgets and of images that were stopped a short while before it knows nothing:
+/// Judges a pull of the past by `policy`. Of budgets, of disks, and of images that were stopped a short while before it knows nothing:
 /// they hang on other pulls.
 #[must_use]
 pub fn judge(policy: &Policy, recorded: &Recorded) -> Opinion {
@@ -108,6 +109,7 @@ pub fn judge(policy: &Policy, recorded: &Recorded) -> Opinion {
         images: &Images::default(),
         accounts: &Accounts::default(),
         orphans: &orphans,
+        disks: &Disks::default(),
         halted: false,
     };
     let smallest = law.ways(&recorded.pull(Bound::Least), false);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::test_runner::{Config, RngSeed};
 
-use crate::event::{Feed, IngestView, LeaseView, SocketStat};
+use crate::event::{Event, Feed, IngestView, LeaseView, Room, SocketStat};
 use crate::evidence::TieMethod;
 use crate::ids::{
     ContainerdNamespace, Cookie, Digest, ImageName, IngestDir, IngestKey, IngestRef, LeaseId, LeaseKey,
@@ -14,7 +14,9 @@ use crate::ids::{
 };
 use crate::manifest::{Layer, Manifest, ManifestBody};
 use crate::owner::{Labels, NodePod, PodIdentity, PullRequest};
-use crate::policy::{Limits, Mode, OrphanKeep, Pattern, Policy, Rule, RuleVerdict, Selector};
+use crate::policy::{
+    Breaker, DiskOrder, Headroom, Limits, Mode, OrphanKeep, Pattern, Policy, Rule, RuleVerdict, Selector,
+};
 
 pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
@@ -147,6 +149,19 @@ pub(super) fn ingest_view(name: &str, layer: u64, offset: u64, total: u64) -> In
     }
 }
 
+/// One disk for blobs and snapshots.
+pub(super) fn disk_seen(free: u64, total: u64) -> Event {
+    Event::DiskSeen {
+        content: Room {
+            free,
+            total,
+            free_inodes: 0,
+            inodes: 0,
+        },
+        snapshots: None,
+    }
+}
+
 pub(super) fn limits(image: Option<u64>, layer: Option<u64>, overrun: Option<u64>) -> Limits {
     Limits {
         image,
@@ -178,6 +193,8 @@ pub(super) fn policy(fallback: RuleVerdict) -> Policy {
         deny_for: Duration::ZERO,
         orphan_grace: Duration::from_secs(1),
         orphan_keep: KEEP,
+        headroom: None,
+        breaker: Breaker::default(),
     }
 }
 
@@ -200,6 +217,19 @@ pub(super) fn enforce(image: u64) -> Policy {
 }
 
 /// The same, but only reports.
+/// A tenth of the disk stays free, and layers unpack to what they are.
+pub(super) fn headroom(mode: Mode) -> Headroom {
+    Headroom {
+        free_percent: 10,
+        inodes_percent: 10,
+        unpack_percent: 100,
+        least: 10 * MIB,
+        first: DiskOrder::Largest,
+        spare: Vec::new(),
+        mode,
+    }
+}
+
 pub(super) fn observe(image: u64) -> Policy {
     policy(limit(Mode::Observe, image))
 }

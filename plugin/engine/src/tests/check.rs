@@ -5,6 +5,7 @@ mod accounts;
 mod answers;
 mod askers;
 mod effects;
+mod headroom;
 mod judge;
 mod levers;
 mod stage;
@@ -19,7 +20,7 @@ use self::askers::{Claim, Told};
 use crate::action::{Action, LeverOutcome};
 use crate::audit::PullFacts;
 use crate::bounds::{LOOK_FIRST, LOOKS_TO_CONFIRM};
-use crate::event::{Event, Feed, IngestView, LeaseView, Question, SocketStat, View};
+use crate::event::{Event, Feed, IngestView, LeaseView, Question, Room, SocketStat, View};
 use crate::evidence::{Evidence, Reason, Source};
 use crate::ids::{
     AttemptId, CallId, Cookie, Digest, GatewayCallId, ImageName, IngestDir, IngestRef, KeepId, LeaseKey,
@@ -118,6 +119,14 @@ pub(super) struct Checker {
     switched: BTreeSet<SwitchHolder>,
     keeps: BTreeSet<KeepId>,
     collecting: bool,
+    /// Pulls that a lever was pulled for; when those that count were; and until when no more may.
+    levered: BTreeSet<PullId>,
+    stops: Vec<Time>,
+    opened: Option<Time>,
+    open_until: Option<Time>,
+    rooms: Option<(Room, Option<Room>)>,
+    /// Whom the engine says to fill the disk.
+    chosen: BTreeSet<LeaseKey>,
 }
 
 /// What a pod has lost, and when that was said last.
@@ -180,6 +189,9 @@ impl Checker {
     /// Takes one event and its effects in.
     pub(super) fn observe(&mut self, now: Time, event: &Event, effects: &[Action]) -> Result<(), Broken> {
         self.now = now;
+        if self.open_until.take_if(|until| now >= *until).is_some() {
+            self.switch(SwitchHolder::Breaker, false);
+        }
         self.denials.retain(|_, denial| denial.until > now);
         self.take_in(event);
         self.forget_old();
@@ -326,8 +338,9 @@ impl Checker {
                 }
             }
             Event::Tick => self.wake = None,
+            Event::DiskSeen { content, snapshots } => self.rooms = Some((*content, *snapshots)),
             Event::CollectDone => self.collecting = false,
-            Event::ManifestUnreadable { .. } | Event::KeepDone { .. } | Event::DiskSeen { .. } => {}
+            Event::ManifestUnreadable { .. } | Event::KeepDone { .. } => {}
         }
     }
 
@@ -488,6 +501,7 @@ impl Checker {
             self.named(pull.id, &pull.lease)?;
         }
         self.hear_owners(&report);
+        self.hear_chosen(&report);
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Finished layers of pulls whose pods are gone.
 
-use super::build::{self, GIB, MIB, enforce, image};
+use super::build::{self, GIB, MIB, disk_seen, enforce, image};
 use super::scene::{World, done};
 use crate::audit::Entry;
 use crate::event::Event;
@@ -86,8 +86,7 @@ fn nothing_is_kept_of_what_was_stopped_for_another_reason() {
 #[test]
 fn a_short_disk_releases_and_keeps_no_more() {
     let disk = |world: &mut World, free: u64| {
-        let (free, total) = (free * GIB, 100 * GIB);
-        world.tell(Event::DiskSeen { free, total });
+        world.tell(disk_seen(free * GIB, 100 * GIB));
     };
     let mut world = pulls([10, 20, 30]);
     disk(&mut world, 21);

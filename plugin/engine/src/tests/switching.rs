@@ -1,11 +1,14 @@
 //! The kill switch.
 
+use std::time::Duration;
+
 use super::build::{GIB, MIB, enforce, image};
 use super::scene::{World, destroy, done, would_abort};
 use crate::action::Answer;
 use crate::audit::Entry;
 use crate::event::Event;
 use crate::evidence::Reason;
+use crate::policy::Breaker;
 use crate::switch::SwitchHolder;
 
 fn switch(world: &mut World, holder: SwitchHolder, engaged: bool) {
@@ -42,6 +45,39 @@ fn nothing_is_stopped_until_everybody_has_let_go() {
     world.live(2_000).no_lever();
     switch(&mut world, SwitchHolder::Node, false);
     world.live(20).closes(destroy(7), done());
+}
+
+#[test]
+fn too_many_stops_open_the_breaker_for_a_while() {
+    let mut policy = enforce(GIB);
+    policy.breaker = Breaker {
+        stops: 2,
+        window: Duration::from_secs(5),
+    };
+    let mut world = World::new(policy);
+    let large = |world: &mut World, name: &str, layer: u64| {
+        world.lease(name).ingest(layer, MIB, 5 * GIB);
+        world.fed(layer, layer, MIB);
+        let repository = format!("reg/{name}");
+        let manifest = image(layer + 100, &[(layer, 5 * GIB)], &[&repository]);
+        world.lease(name).manifest(manifest);
+    };
+    for (name, layer) in [("one", 1), ("two", 2)] {
+        large(&mut world, name, layer);
+        world.live(20).closes(destroy(layer), done()).closed(layer);
+        world.lease(name).ends();
+        world.look();
+    }
+    let is_opened = |entry: &Entry| {
+        let holder = SwitchHolder::Breaker;
+        matches!(entry, Entry::KillSwitch { holder: by, engaged: true, .. } if *by == holder)
+    };
+    assert!(world.records().iter().any(is_opened));
+    large(&mut world, "three", 3);
+    world.live(2_000).no_lever();
+    assert_eq!(would_abort(&world.records()), [Reason::ImageTooLarge]);
+    // Its time is over, and what is still in flight is stopped after all.
+    world.live(3_100).closes(destroy(3), done());
 }
 
 #[test]

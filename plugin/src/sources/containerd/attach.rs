@@ -9,12 +9,17 @@ use crate::containerd::{Api, ApiError, bounded};
 /// The content store's plugin, whose export `root` is its folder.
 const CONTENT_PLUGIN: (&str, &str) = ("io.containerd.content.v1", "content");
 
+/// The snapshotter that containerd has by default, with the same export.
+const SNAPSHOT_PLUGIN: (&str, &str) = ("io.containerd.snapshotter.v1", "overlayfs");
+
 /// The containerd that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Attached {
     pub(crate) version: String,
     pub(crate) pid: u32,
     pub(crate) content_root: PathBuf,
+    /// Where layers are unpacked to; none, if that is another snapshotter's.
+    pub(crate) snapshot_root: Option<PathBuf>,
 }
 
 /// Connects and asks.
@@ -39,19 +44,23 @@ pub(crate) async fn attach(address: &Path) -> Result<(Api, Attached), ApiError> 
         call: "Introspection.Server",
         what: "a process id",
     })?;
-    let filters = vec![format!("type=={},id=={}", CONTENT_PLUGIN.0, CONTENT_PLUGIN.1)];
-    let plugins = api
+    let filter = |(kind, id): (&str, &str)| format!("type=={kind},id=={id}");
+    let filters = vec![filter(CONTENT_PLUGIN), filter(SNAPSHOT_PLUGIN)];
+    let mut plugins = api
         .introspection()
         .plugins(bounded(PluginsRequest { filters }))
         .await
         .map_err(ApiError::call("Introspection.Plugins"))?
         .into_inner()
         .plugins;
-    let root = plugins.into_iter().find_map(|mut plugin| {
-        let ours = plugin.r#type == CONTENT_PLUGIN.0 && plugin.id == CONTENT_PLUGIN.1;
-        ours.then(|| plugin.exports.remove("root")).flatten()
-    });
-    let content_root = PathBuf::from(root.ok_or(ApiError::Incomplete {
+    let mut root_of = |(kind, id)| {
+        let its = plugins
+            .iter_mut()
+            .find(|plugin| plugin.r#type == kind && plugin.id == id);
+        its.and_then(|plugin| plugin.exports.remove("root"))
+    };
+    let snapshot_root = root_of(SNAPSHOT_PLUGIN).map(PathBuf::from);
+    let content_root = PathBuf::from(root_of(CONTENT_PLUGIN).ok_or(ApiError::Incomplete {
         call: "Introspection.Plugins",
         what: "the content store's root",
     })?);
@@ -61,6 +70,7 @@ pub(crate) async fn attach(address: &Path) -> Result<(Api, Attached), ApiError> 
             version,
             pid,
             content_root,
+            snapshot_root,
         },
     ))
 }

@@ -280,6 +280,7 @@ async fn a_node_tells_what_it_is_and_pulls() {
         version: "2.1.9".to_owned(),
         pid: 1,
         content_root: "/c".into(),
+        snapshot_root: None,
     }));
     // The next greeting tells it; the one after at the latest, as the cut may overtake it.
     let mut containerd = String::new();

@@ -148,6 +148,7 @@ impl Checker {
             | Evidence::LeaseInFlight { .. }
             | Evidence::SocketsOpen { .. }
             | Evidence::BudgetUsed { .. }
+            | Evidence::DiskShort { .. }
             | Evidence::AskedFor { .. }
             | Evidence::CalledThrough { .. }
             | Evidence::Asked { .. } => false,

@@ -4,6 +4,7 @@ use super::{Broken, Checker, Invariant};
 use crate::action::Action;
 use crate::audit::{AuditRecord, Entry};
 use crate::evidence::Reason;
+use crate::switch::SwitchHolder;
 
 impl Checker {
     /// Whether the intent of an earlier lever on the same pull was written, for the same denial.
@@ -44,6 +45,7 @@ impl Checker {
                     format!("attempt {attempt} is used twice")
                 })?;
                 self.lever(*attempt, lever, intent)?;
+                self.count_stop(intent);
                 self.in_flight
                     .insert(*attempt, intent.pull.as_ref().map(|pull| pull.id));
                 Ok(())
@@ -100,6 +102,26 @@ impl Checker {
                 })
             }
             Action::Answer { request, answer } => self.answer(*request, answer),
+        }
+    }
+
+    /// Too many pulls that nobody asked to be stopped, and none may follow for a while.
+    fn count_stop(&mut self, intent: &AuditRecord) {
+        let (Some(facts), Entry::Intent { reason, .. }) = (&intent.pull, &intent.entry) else {
+            return;
+        };
+        let bound = self.policy.breaker;
+        let counts = !matches!(reason, Reason::Operator | Reason::DeniedRecently) && bound.stops > 0;
+        if !self.levered.insert(facts.id) || !counts {
+            return;
+        }
+        self.stops.retain(|at| self.now.since(*at) < bound.window);
+        self.stops.push(self.now);
+        if self.stops.len() >= usize::try_from(bound.stops).unwrap() {
+            self.stops.clear();
+            self.opened = Some(self.now);
+            self.open_until = Some(self.now.after(bound.window));
+            self.switch(SwitchHolder::Breaker, true);
         }
     }
 }

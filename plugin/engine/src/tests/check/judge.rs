@@ -9,6 +9,7 @@ use crate::manifest::{Manifest, ManifestBody};
 use crate::owner::PullRequest;
 use crate::policy::{Limits, Mode, Pattern, Policy, Rule, RuleVerdict, Selector};
 use crate::reference::Reference;
+use crate::switch::SwitchHolder;
 
 /// Whether and how the policy speaks against a pull.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,7 +61,8 @@ impl Checker {
             digests: roots.iter().map(|root| &root.digest).collect(),
             all_digests: roots.iter().any(|root| is_image(root)),
         };
-        let budget = self.over_budget(lease);
+        // These hang on what other pulls do.
+        let by_others = self.over_budget(lease).max(self.fills_disk(lease));
         let orphaned = |mode: Mode| {
             let lost = request.is_some_and(|request| self.is_lost(request));
             if lost { mode.into() } else { Condemned::No }
@@ -70,12 +72,12 @@ impl Checker {
             .map(|way| match way {
                 RuleVerdict::Exempt => Condemned::No,
                 // Nobody may have it: but what it is must be known.
-                RuleVerdict::Deny { mode } if !roots.is_empty() => Condemned::from(mode).max(budget),
-                RuleVerdict::Deny { mode } => budget.max(orphaned(mode)),
+                RuleVerdict::Deny { mode } if !roots.is_empty() => Condemned::from(mode).max(by_others),
+                RuleVerdict::Deny { mode } => by_others.max(orphaned(mode)),
                 RuleVerdict::Limit { mode, limits } => {
                     let broken = seen.breaks(&limits) || self.is_denied(&limits, &roots, &case.repositories);
                     let by_limits = if broken { mode.into() } else { Condemned::No };
-                    by_limits.max(budget).max(orphaned(mode))
+                    by_limits.max(by_others).max(orphaned(mode))
                 }
             })
             .min()
@@ -101,6 +103,7 @@ impl Checker {
                     Reason::DeniedByRule
                     | Reason::DeniedRecently
                     | Reason::NamespaceBudget
+                    | Reason::NoDiskHeadroom
                     | Reason::Orphaned
                     | Reason::Operator => false,
                 })
@@ -109,7 +112,11 @@ impl Checker {
 
     /// The most that may be said while the kill switch is on.
     fn switched_off(&self) -> Option<Condemned> {
-        (!self.switched.is_empty()).then_some(Condemned::Observed)
+        // The stops that have opened the breaker were pulled before.
+        let just_opened = self.opened == Some(self.now);
+        let counts = |holder: &&SwitchHolder| !(just_opened && **holder == SwitchHolder::Breaker);
+        let mut holders = self.switched.iter().filter(counts);
+        holders.next().map(|_| Condemned::Observed)
     }
 
     /// What must be answered to the verifier.
@@ -295,6 +302,7 @@ impl Checker {
                     && denial.until.since(self.now).as_secs() == *seconds_left
             }),
             Evidence::BudgetUsed { .. } => self.is_used_up(lease, evidence),
+            Evidence::DiskShort { .. } => self.is_short(lease, evidence),
             Evidence::AskedFor { image, pod } => {
                 let owner = self.claims.get(lease).and_then(|claim| claim.owner.as_ref());
                 owner.map_or_else(

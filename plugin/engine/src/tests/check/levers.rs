@@ -110,6 +110,7 @@ impl Checker {
             | Reason::DeniedByRule
             | Reason::DeniedRecently
             | Reason::NamespaceBudget
+            | Reason::NoDiskHeadroom
             | Reason::Orphaned => self.by_policy(lease) == Condemned::Enforced,
         };
         self.ensure(allowed, Invariant::ObserveOnlyLooks, || {
@@ -181,6 +182,7 @@ impl Checker {
             | Reason::LayerTooLarge
             | Reason::LayerOverrunsManifest
             | Reason::DeniedByRule
+            | Reason::NoDiskHeadroom
             | Reason::DeniedRecently => Source::Containerd,
         };
         let enough = said.contains(&Source::Gateway) && said.contains(&other);
@@ -242,7 +244,8 @@ impl Checker {
             | Reason::LayerOverrunsManifest
             | Reason::DeniedByRule
             | Reason::DeniedRecently
-            | Reason::NamespaceBudget => {
+            | Reason::NamespaceBudget
+            | Reason::NoDiskHeadroom => {
                 said.contains(&Source::Requests) && said.contains(&Source::Containerd)
             }
             Reason::Orphaned => said.contains(&Source::Requests) && said.contains(&Source::Master),
@@ -309,7 +312,8 @@ impl Checker {
             | Reason::LayerTooLarge
             | Reason::LayerOverrunsManifest
             | Reason::DeniedByRule
-            | Reason::DeniedRecently => kernel && containerd,
+            | Reason::DeniedRecently
+            | Reason::NoDiskHeadroom => kernel && containerd,
             // Whose bytes they are, the requests tell.
             Reason::NamespaceBudget => kernel && said.contains(&Source::Requests),
             // That it has no pod any more, the master tells.
@@ -366,6 +370,7 @@ impl Checker {
             | Evidence::DeniedImage { .. }
             | Evidence::StoppedBefore { .. }
             | Evidence::BudgetUsed { .. }
+            | Evidence::DiskShort { .. }
             | Evidence::AskedFor { .. }
             | Evidence::CalledThrough { .. }
             | Evidence::PodLost { .. }

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use crate::ids::IngestKey;
 use crate::manifest::Manifest;
-use crate::policy::{Budget, Mode, Pattern, Policy, Rule, RuleVerdict, Selector};
-use crate::tests::build::{self, GIB, KEEP, MIB, image, index, limits, rule};
+use crate::policy::{
+    Breaker, Budget, DiskOrder, Headroom, Mode, Pattern, Policy, Rule, RuleVerdict, Selector,
+};
+use crate::tests::build::{self, GIB, KEEP, KIB, MIB, image, index, limits, rule};
 
 /// A layer, and how many bytes its registry really sends.
 #[derive(Clone, Copy, Debug)]
@@ -125,6 +127,8 @@ pub(super) static POLICIES: LazyLock<Vec<Policy>> = LazyLock::new(|| {
         deny_for: Duration::ZERO,
         orphan_grace: Duration::from_secs(2),
         orphan_keep: KEEP,
+        headroom: None,
+        breaker: Breaker::default(),
     };
     let deny = |mode| RuleVerdict::Deny { mode };
     let strict = limit(Mode::Enforce, Some(GIB), None, Some(0));
@@ -194,6 +198,28 @@ pub(super) static POLICIES: LazyLock<Vec<Policy>> = LazyLock::new(|| {
                 vec![by_selector("labelled", labelled, RuleVerdict::Exempt)],
                 small,
             )
+        },
+        Policy {
+            headroom: Some(Headroom {
+                least: 64 * KIB,
+                ..build::headroom(Mode::Enforce)
+            }),
+            ..with(vec![base()], lenient)
+        },
+        Policy {
+            breaker: Breaker {
+                stops: 2,
+                window: Duration::from_secs(4),
+            },
+            ..with(vec![base()], small)
+        },
+        Policy {
+            headroom: Some(Headroom {
+                first: DiskOrder::Youngest,
+                spare: vec![Pattern::new("team-a")],
+                ..build::headroom(Mode::Enforce)
+            }),
+            ..with(Vec::new(), team)
         },
         with(
             vec![

@@ -10,7 +10,7 @@ use crate::event::{Event, Question};
 use crate::evidence::{Source, TieMethod};
 use crate::ids::LeaseKey;
 use crate::switch::SwitchHolder;
-use crate::tests::build::{KIB, MIB};
+use crate::tests::build::{KIB, MIB, disk_seen};
 use crate::tests::check::{Broken, Invariant};
 use crate::time::Time;
 
@@ -227,10 +227,7 @@ impl World {
                 engaged: *engaged,
                 by: "root".to_owned(),
             })?,
-            Step::Disk(free) => self.tell(Event::DiskSeen {
-                free: u64::from(*free) << 30,
-                total: 100 << 30,
-            })?,
+            Step::Disk(free) => self.tell(disk_seen(u64::from(*free) << 20, 100 << 20))?,
             Step::Policy(which) => self.load(usize::from(*which))?,
             Step::AskAbort(which) => {
                 let pull = self.some_pull_id(usize::from(*which));
