@@ -12,7 +12,7 @@ CARGO ?= cargo
 # Extra arguments for every call of cargo; `ci` insists on the lock file.
 FLAGS ?=
 STEP := .ci/step
-NODE := --package magi-plugin --package magi-ctl
+NODE := --package magi-plugin --package magi-gateway --package magi-ctl
 HARNESS := --package magi-integration
 # What is generated carries the comments of others, with examples that are no Rust.
 WRITTEN := --workspace --exclude magi-wire

@@ -168,6 +168,31 @@ impl Cri {
         Ok(())
     }
 
+    /// Where images are stored, and how much of it they take.
+    pub async fn image_fs(&self) -> Result<Vec<runtime::FilesystemUsage>> {
+        let answer = self
+            .images_client()
+            .image_fs_info(runtime::ImageFsInfoRequest::default())
+            .await
+            .context("ImageFsInfo")?;
+        Ok(answer.into_inner().image_filesystems)
+    }
+
+    /// As [`Cri::pull_as`], with a deadline that goes to the server; gives only how it went.
+    pub async fn pull_within(&self, reference: &str, pod: &Pod, deadline: Duration) -> Result<(), PullError> {
+        let mut request = tonic::Request::new(runtime::PullImageRequest {
+            image: Some(spec(reference)),
+            auth: None,
+            sandbox_config: Some(sandbox(pod)),
+        });
+        request.set_timeout(deadline);
+        let answer = self.images_client().pull_image(request).await;
+        answer.map(drop).map_err(|status| PullError {
+            code: status.code(),
+            message: status.message().to_owned(),
+        })
+    }
+
     /// The runtime's version, which also shows that CRI is up.
     pub async fn version(&self) -> Result<String> {
         let mut client = RuntimeServiceClient::new(self.channel.clone());

@@ -23,6 +23,7 @@ pub mod docker_registry;
     reason = "it is the fake of the master's own tests"
 )]
 mod fake_api;
+pub mod gateway;
 pub mod http_client;
 pub mod image;
 pub mod magi;

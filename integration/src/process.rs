@@ -7,6 +7,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -24,7 +25,7 @@ const KILL_BOUND: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(5);
 
 /// What to start, and how.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Launch {
     name: String,
     program: OsString,
@@ -32,6 +33,7 @@ pub struct Launch {
     env: Vec<(OsString, OsString)>,
     log: PathBuf,
     stdout: Option<PathBuf>,
+    stdin: Option<OwnedFd>,
     cwd: Option<PathBuf>,
 }
 
@@ -45,6 +47,7 @@ impl Launch {
             env: Vec::new(),
             log: log.into(),
             stdout: None,
+            stdin: None,
             cwd: None,
         }
     }
@@ -68,6 +71,13 @@ impl Launch {
     #[must_use]
     pub fn stdout(mut self, path: impl Into<PathBuf>) -> Self {
         self.stdout = Some(path.into());
+        self
+    }
+
+    /// Its standard input, which is nothing otherwise.
+    #[must_use]
+    pub fn stdin(mut self, input: OwnedFd) -> Self {
+        self.stdin = Some(input);
         self
     }
 
@@ -96,7 +106,7 @@ impl Launch {
         command
             .args(&self.args)
             .envs(self.env.iter().map(|(key, value)| (key, value)))
-            .stdin(Stdio::null())
+            .stdin(self.stdin.map_or_else(Stdio::null, Stdio::from))
             .stdout(stdout)
             .stderr(log)
             .process_group(0);

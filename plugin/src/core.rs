@@ -21,7 +21,7 @@ use tracing::{error, info, warn};
 use crate::audit::{AuditError, AuditLog};
 use crate::causes;
 use crate::clock::Clock;
-use crate::levers::{Removal, Remover, Sockets};
+use crate::levers::{Calls, Removal, Remover, Sockets};
 use crate::recorder::Recorder;
 use crate::sources::containerd::{Attached, LookWish};
 use crate::sources::master::Trail;
@@ -55,6 +55,7 @@ pub(crate) struct Core {
     pub(crate) recorder: Option<Recorder>,
     pub(crate) sockets: Sockets,
     pub(crate) remover: Remover,
+    pub(crate) calls: Calls,
     pub(crate) attached: watch::Receiver<Option<Attached>>,
     pub(crate) wishes: Wishes,
     pub(crate) sources: watch::Sender<Sources>,
@@ -231,6 +232,14 @@ impl Core {
             Lever::DestroySocket { socket } => self.sockets.destroy(pid, &socket),
             Lever::DisconnectSocket { socket } => self.sockets.disconnect(pid, &socket),
             Lever::DestroyAll { sockets } => self.sockets.destroy_all(pid, &sockets),
+            Lever::CancelCalls { calls, refusal } => {
+                let lever = self.calls.clone();
+                state.calls.spawn(async move {
+                    let outcome = lever.cancel(&calls, refusal).await;
+                    Some(Event::LeverDone { attempt, outcome })
+                });
+                return;
+            }
             Lever::DeleteLease { lease } => return self.clean(state, attempt, Removal::Lease(lease)),
             Lever::AbortIngest { ingest } => return self.clean(state, attempt, Removal::Ingest(ingest)),
             Lever::RemoveSnapshot { snapshot } => {

@@ -11,6 +11,7 @@ mod clock;
 mod containerd;
 mod core;
 mod files;
+mod gateways;
 mod inbox;
 mod levers;
 mod manifest;

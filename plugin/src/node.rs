@@ -13,9 +13,10 @@ use magi_master_api::client::NodeClient;
 use magi_master_api::message::NodeFacts;
 use magi_master_api::policy::PolicyVersion;
 use magi_master_api::tls::TlsFiles;
+use magi_node_api::gateway::Talk;
 use magi_node_api::{
-    ContainerdStatus, Limits, NodeStatus, Peer, PolicyStatus, Refusal, Reply, Request, SourceStatus,
-    Verified, VerifierStatus,
+    ContainerdStatus, ErrorCode, Handler, Limits, NodeStatus, Peer, PolicyStatus, Refusal, Reply, Request,
+    SourceStatus, Verified, VerifierStatus,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -26,11 +27,13 @@ use crate::asking::Asking;
 use crate::audit::AuditLog;
 use crate::clock::Clock;
 use crate::core::{Core, Inputs, Sources, Wishes};
+use crate::gateways::Gateways;
 use crate::inbox;
-use crate::levers::{Remover, Sockets};
+use crate::levers::{Calls, Remover, Sockets};
 use crate::policies::Policies;
 use crate::recorder::Recorder;
 use crate::sources::containerd::Attached;
+use crate::sources::gateway::GatewaySource;
 use crate::sources::master::{Held, Kept};
 use crate::sources::{containerd, disk, kernel, master, nri, requests, socket_table, switch};
 
@@ -102,6 +105,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         .map(|master| Kept::in_folder(&master.state));
     let mut policies = Policies::new(settings.policy.clone(), kept, policies, policy_said);
 
+    let gateways = Gateways::default();
     let status = StatusBoard {
         started,
         clock,
@@ -116,6 +120,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         policy: policy_in_force,
         kill_switch,
         lost: Arc::clone(&lost),
+        gateways: gateways.clone(),
     };
 
     let asking = Asking::new(ask, settings.resolver.clone());
@@ -127,6 +132,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         recorder,
         sockets: Sockets::default(),
         remover: Remover::new(settings.containerd.address.clone()),
+        calls: Calls::new(gateways.clone()),
         attached: attached.clone(),
         wishes: Wishes { look, list },
         sources,
@@ -183,9 +189,17 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         active: settings.poll.active,
         idle: settings.poll.idle,
     };
+    let handler = Control {
+        gateways: GatewaySource {
+            gateways,
+            inbox: inbox.clone(),
+            asking: asking.clone(),
+        },
+        asking,
+        status,
+    };
     tasks.spawn(containerd::run(config, inbox, looks, attach));
     tasks.spawn(async move {
-        let handler = move |request, peer| answer(request, peer, asking.clone(), status.clone());
         let Err(broken) = magi_node_api::serve(control, handler, Limits::default()).await;
         error!(
             error = crate::causes::in_one_line(&broken),
@@ -228,6 +242,7 @@ struct StatusBoard {
     policy: watch::Receiver<PolicyStatus>,
     kill_switch: watch::Receiver<KillSwitch>,
     lost: Arc<AtomicU64>,
+    gateways: Gateways,
 }
 
 impl StatusBoard {
@@ -252,6 +267,7 @@ impl StatusBoard {
             probes: (*self.probes.borrow()).to_owned(),
             sources: self.watched.iter().copied().map(source).collect(),
             verifier: self.verifier.borrow().clone(),
+            gateway: self.gateways.status(),
             policy: self.policy.borrow().clone(),
             kill_switch: self
                 .kill_switch
@@ -266,14 +282,30 @@ impl StatusBoard {
     }
 }
 
-async fn answer(
-    request: Request,
-    _peer: Peer,
+/// What answers on the control socket.
+struct Control {
+    gateways: GatewaySource,
     asking: Asking,
     status: StatusBoard,
-) -> Result<Reply, Refusal> {
+}
+
+impl Handler for Control {
+    async fn handle(&self, request: Request, _peer: Peer) -> Result<Reply, Refusal> {
+        answer(request, &self.asking, &self.status).await
+    }
+
+    async fn gateway(&self, talk: Talk, _peer: Peer) {
+        self.gateways.converse(talk).await;
+    }
+}
+
+async fn answer(request: Request, asking: &Asking, status: &StatusBoard) -> Result<Reply, Refusal> {
     let (now, answer) = match request {
         Request::Status => return Ok(Reply::Status(Box::new(status.status()))),
+        Request::Gateway => {
+            let why = "a conversation with a gateway begins otherwise";
+            return Err(Refusal::new(ErrorCode::Malformed, why));
+        }
         Request::Question(question) => asking.ask(question).await?,
         Request::Verify { image, digest } => {
             let question = Verified {

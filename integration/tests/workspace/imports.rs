@@ -23,6 +23,7 @@ pub(crate) const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("magi-engine", &[]),
+    ("magi-gateway", &["magi-engine", "magi-node-api"]),
     ("magi-install", &[]),
     ("magi-integration", &["magi-config", "magi-wire"]),
     ("magi-master", &["magi-config", "magi-engine", "magi-master-api"]),

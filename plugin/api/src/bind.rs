@@ -1,4 +1,5 @@
-//! The control socket as a file: root-only from its first moment, one node per socket, gone when the node is.
+//! A listening socket as a file: root-only from its first moment, gone when its owner is. The control socket has one node;
+//! the gateway's is taken over by whoever comes next.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
@@ -20,7 +21,7 @@ const LOCK_TRIES: usize = 8;
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The path has no folder or no file name.
-    #[error("{} cannot name a control socket", path.display())]
+    #[error("{} cannot name a socket", path.display())]
     NotAName {
         /// The path.
         path: PathBuf,
@@ -126,13 +127,30 @@ impl ControlSocket {
     }
 }
 
-/// The socket's file and the lock on it.
+/// The socket's file and the lock on it, if there is one.
 #[derive(Debug)]
 pub(crate) struct Place {
     path: PathBuf,
     inode: (u64, u64),
     // Held for its lock, which goes last.
-    lock: Lock,
+    lock: Option<Lock>,
+}
+
+/// A listening socket that others may take over. Dropped, it removes its file, if it is still its own.
+#[derive(Debug)]
+pub struct OpenSocket {
+    /// What listens.
+    pub listener: UnixListener,
+    place: Place,
+}
+
+impl OpenSocket {
+    /// Removes its file. Whoever has connected before still waits in what listens.
+    #[must_use]
+    pub fn close(self) -> UnixListener {
+        drop(self.place);
+        self.listener
+    }
 }
 
 impl Drop for Place {
@@ -141,7 +159,9 @@ impl Drop for Place {
         if fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.inode) {
             let _gone_anyway = fs::remove_file(&self.path);
         }
-        let _gone_anyway = fs::remove_file(&self.lock.path);
+        if let Some(lock) = &self.lock {
+            let _gone_anyway = fs::remove_file(&lock.path);
+        }
     }
 }
 
@@ -159,6 +179,45 @@ struct Lock {
 /// Another node listens or holds the lock; the folder is open to others; something else stands at `path`; or the
 /// system refuses.
 pub fn bind(path: &Path) -> Result<ControlSocket, BindError> {
+    prepare_folder(path)?;
+    let lock = take_lock(suffixed(path, ".lock"))?;
+    clear_stale(path)?;
+    let (listener, inode) = listen_at(path)?;
+    Ok(ControlSocket {
+        listener,
+        place: Place {
+            path: path.to_owned(),
+            inode,
+            lock: Some(lock),
+        },
+    })
+}
+
+/// As [`bind()`], but takes the place of whoever listens at `path` now: they keep the connections that they have, and
+/// get no others.
+///
+/// # Errors
+/// The folder is open to others, or the system refuses.
+pub fn take_over(path: &Path) -> Result<OpenSocket, BindError> {
+    prepare_folder(path)?;
+    if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+        return Err(BindError::NotASocket {
+            path: path.to_owned(),
+        });
+    }
+    let (listener, inode) = listen_at(path)?;
+    let path = path.to_owned();
+    Ok(OpenSocket {
+        listener,
+        place: Place {
+            path,
+            inode,
+            lock: None,
+        },
+    })
+}
+
+fn prepare_folder(path: &Path) -> Result<(), BindError> {
     let (Some(folder), Some(_)) = (path.parent(), path.file_name()) else {
         return Err(BindError::NotAName {
             path: path.to_owned(),
@@ -169,21 +228,6 @@ pub fn bind(path: &Path) -> Result<ControlSocket, BindError> {
     } else {
         folder
     };
-    prepare_folder(folder)?;
-    let lock = take_lock(suffixed(path, ".lock"))?;
-    clear_stale(path)?;
-    let (listener, inode) = listen_at(path)?;
-    Ok(ControlSocket {
-        listener,
-        place: Place {
-            path: path.to_owned(),
-            inode,
-            lock,
-        },
-    })
-}
-
-fn prepare_folder(folder: &Path) -> Result<(), BindError> {
     let failed = |source| BindError::Folder {
         path: folder.to_owned(),
         source,

@@ -6,24 +6,27 @@
 //! by [`MAX_REQUEST`] and answers by [`MAX_ANSWER`]. Who asks is read from the socket's peer credentials, never from
 //! the request.
 //!
-//! magi-node calls [`bind()`] and [`serve`]; magictl uses [`Client`].
+//! magi-node calls [`bind()`] and [`serve`]; magictl uses [`Client`]. magi-gateway turns its connection into a conversation
+//! ([`gateway`]).
 
 mod bind;
 mod client;
+pub mod gateway;
 mod line;
 mod reply;
 mod request;
 mod server;
 mod status;
 
-pub use bind::{BindError, ControlSocket, bind};
+pub use bind::{BindError, ControlSocket, OpenSocket, bind, take_over};
 pub use client::{Client, ClientError, Patience};
 pub use line::{MAX_ANSWER, MAX_REQUEST, VERSION};
 pub use reply::{ErrorCode, Refusal, Reply};
 pub use request::{Ask, Peer, Request};
 pub use server::{Handler, Limits, ServeError, serve};
 pub use status::{
-    ContainerdStatus, MAX_VERIFIED, NodeStatus, PolicyStatus, SourceStatus, Verified, VerifierStatus,
+    ContainerdStatus, GatewayStatus, MAX_VERIFIED, NodeStatus, PolicyStatus, SourceStatus, Verified,
+    VerifierStatus,
 };
 
 /// Where magi-node listens unless it is told otherwise.

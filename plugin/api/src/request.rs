@@ -43,6 +43,8 @@ pub enum Ask {
     Pods {},
     /// How the node itself does.
     Status {},
+    /// From here on the connection is a conversation with magi-gateway (`gateway.rs`).
+    Gateway {},
 }
 
 /// Who is at the other end, as the kernel says.
@@ -77,6 +79,8 @@ pub enum Request {
     },
     /// For the node itself.
     Status,
+    /// A conversation with magi-gateway; the server begins it, and no handler is asked.
+    Gateway,
 }
 
 impl Ask {
@@ -95,6 +99,7 @@ impl Ask {
             Self::Verify { image, digest, .. } => Request::Verify { image, digest },
             Self::Pods {} => Request::Question(Question::Pods),
             Self::Status {} => Request::Status,
+            Self::Gateway {} => Request::Gateway,
         }
     }
 }

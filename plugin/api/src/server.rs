@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::codec::{Framed, LinesCodec, LinesCodecError};
 
 use crate::bind::ControlSocket;
+use crate::gateway::Talk;
 use crate::line::{MAX_REQUEST, read_request, write_answer};
 use crate::reply::{ErrorCode, Refusal, Reply};
 use crate::request::{Peer, Request};
@@ -29,6 +30,14 @@ const REFUSAL_PATIENCE: Duration = Duration::from_millis(100);
 pub trait Handler: Send + Sync + 'static {
     /// Answers one request. Dropped unfinished if its connection or the server ends.
     fn handle(&self, request: Request, peer: Peer) -> impl Future<Output = Result<Reply, Refusal>> + Send;
+
+    /// Holds a conversation with magi-gateway, until either hangs up. Without this there is none.
+    fn gateway(&self, talk: Talk, peer: Peer) -> impl Future<Output = ()> + Send {
+        drop(talk);
+        async move {
+            let _nobody_talks = peer;
+        }
+    }
 }
 
 impl<F, A> Handler for F
@@ -151,7 +160,11 @@ async fn converse<H: Handler>(stream: UnixStream, peer: Peer, handler: Arc<H>, l
     while let Ok(Some(line)) = timeout(limits.idle, lines.next()).await {
         let framing_holds = line.is_ok();
         let result = match line {
-            Ok(line) => answer(&line, peer, handler.as_ref(), limits).await,
+            Ok(line) => match read_request(&line).map(|ask| ask.from_peer(peer)) {
+                Ok(Request::Gateway) => return handler.gateway(Talk::on(lines), peer).await,
+                Ok(request) => answer(request, peer, handler.as_ref(), limits).await,
+                Err(refusal) => Err(refusal),
+            },
             Err(LinesCodecError::MaxLineLengthExceeded) => Err(Refusal::new(
                 ErrorCode::RequestTooLong,
                 format!("the request has more than {MAX_REQUEST} bytes"),
@@ -165,8 +178,12 @@ async fn converse<H: Handler>(stream: UnixStream, peer: Peer, handler: Arc<H>, l
     }
 }
 
-async fn answer<H: Handler>(line: &str, peer: Peer, handler: &H, limits: Limits) -> Result<Reply, Refusal> {
-    let request = read_request(line)?.from_peer(peer);
+async fn answer<H: Handler>(
+    request: Request,
+    peer: Peer,
+    handler: &H,
+    limits: Limits,
+) -> Result<Reply, Refusal> {
     timeout(limits.answer, handler.handle(request, peer))
         .await
         .unwrap_or_else(|_| {

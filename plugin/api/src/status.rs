@@ -26,6 +26,9 @@ pub struct NodeStatus {
     /// What the image verifier asked.
     #[serde(default)]
     pub verifier: VerifierStatus,
+    /// The gateways that are connected.
+    #[serde(default)]
+    pub gateway: GatewayStatus,
     /// The policy in force.
     pub policy: PolicyStatus,
     /// Who holds the kill switch, and what they said; while anybody does, nothing is stopped.
@@ -95,6 +98,15 @@ impl VerifierStatus {
         }
         self.lately.push(question);
     }
+}
+
+/// The gateways that are connected: mostly none or one, two while one takes over from another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayStatus {
+    /// How many.
+    pub connected: u64,
+    /// Pulls in flight through them.
+    pub pulls: u64,
 }
 
 /// The policy in force.

@@ -70,6 +70,10 @@ fn status() -> NodeStatus {
             source: Source::SocketTable,
             up: true,
         }],
+        gateway: GatewayStatus {
+            connected: 1,
+            pulls: 2,
+        },
         verifier: VerifierStatus::default(),
         policy: PolicyStatus::of(&Policy::default()),
         kill_switch: [(SwitchHolder::Node, "the file /k".to_owned())].into(),
@@ -222,7 +226,8 @@ async fn every_request_reaches_the_handler_with_its_asker() {
             Request::Question(Question::Abort { .. }) => answer(Answer::NoSuchPull),
             Request::Question(Question::Panic { .. }) => answer(Answer::Closed { count: 4 }),
             Request::Question(Question::Pods) => answer(Answer::Pods { pods: None }),
-            Request::Verify { .. } | Request::Question(Question::Verify { .. }) => {
+            Request::Gateway => Err(Refusal::new(ErrorCode::Malformed, "it is a conversation")),
+            Request::Verify { .. } | Request::Question(Question::Verify { .. } | Question::Admit { .. }) => {
                 answer(Answer::Admitted { known: false })
             }
             Request::Status => Ok(Reply::Status(Box::new(status()))),

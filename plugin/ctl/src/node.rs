@@ -138,6 +138,7 @@ pub(crate) async fn abort(socket: &Path, args: AbortArgs) -> Result<Exit, Failur
         Answer::Pulls { .. }
         | Answer::Pods { .. }
         | Answer::Admitted { .. }
+        | Answer::TurnedAway { .. }
         | Answer::Refused { .. }
         | Answer::Closed { .. } => return Err(unasked()),
     };
@@ -169,6 +170,7 @@ pub(crate) async fn panic(socket: &Path, args: PanicArgs) -> Result<Exit, Failur
         Answer::Pulls { .. }
         | Answer::Pods { .. }
         | Answer::Admitted { .. }
+        | Answer::TurnedAway { .. }
         | Answer::Refused { .. }
         | Answer::Ended
         | Answer::NoSuchPull => return Err(unasked()),

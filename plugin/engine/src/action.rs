@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::audit::AuditRecord;
 use crate::ids::{
-    AttemptId, ContainerdNamespace, Digest, IngestKey, KeepId, LeaseKey, RequestId, SnapshotName, SocketName,
+    AttemptId, ContainerdNamespace, Digest, GatewayCallId, IngestKey, KeepId, LeaseKey, RequestId,
+    SnapshotName, SocketName,
 };
 use crate::owner::NodePod;
 use crate::report::Report;
@@ -85,10 +86,37 @@ pub struct Hold {
     pub until: Time,
 }
 
+/// What the caller of a pull hears that is ended or refused through magi's gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Which kind of error it is.
+    pub kind: RefusalKind,
+    /// Reason, limit, what was found, and the way to an exemption, for people.
+    pub text: String,
+}
+
+/// Kinds of errors, by what a caller may do about them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RefusalKind {
+    /// The image is, or its namespace has, too much of something (`RESOURCE_EXHAUSTED`).
+    Exhausted,
+    /// It is not wanted as things are (`FAILED_PRECONDITION`).
+    Denied,
+}
+
 /// What can be done to a pull. Legal stages stand in DESIGN.md §6.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "lever", rename_all = "kebab-case")]
 pub enum Lever {
+    /// In every stage: cancel the calls of the pull in magi's gateway. containerd ends a cancelled call's download and
+    /// unpacking, and collects what it has left (containerd.md §14).
+    CancelCalls {
+        /// The calls: one, or several that ask for the same.
+        calls: Vec<GatewayCallId>,
+        /// What their callers hear.
+        refusal: Refusal,
+    },
     /// Before the first layer: delete the pull's lease, without which containerd lets it open no further ingest
     /// (measured on 1.7.24 and 2.1.9: it ends with `lease does not exist`, nothing left). Never once a layer has begun:
     /// its bytes would go on, into a file that nobody sees.
@@ -128,6 +156,7 @@ impl Lever {
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
+            Self::CancelCalls { .. } => "cancel-calls",
             Self::DeleteLease { .. } => "delete-lease",
             Self::DestroySocket { .. } => "destroy-socket",
             Self::DisconnectSocket { .. } => "disconnect-socket",
@@ -202,6 +231,11 @@ pub enum Answer {
     Admitted {
         /// Whether its manifest is known, so that asking again after it was resolved would tell no more.
         known: bool,
+    },
+    /// The pull may not go on; to the gateway.
+    TurnedAway {
+        /// What its caller hears.
+        refusal: Refusal,
     },
     /// The image may not be pulled.
     Refused {

@@ -266,7 +266,8 @@ impl Aftermath {
         let what = match lever {
             Lever::AbortIngest { ingest } => Some(Leftover::Ingest(ingest.reference.clone())),
             Lever::RemoveSnapshot { snapshot } => Some(Leftover::Snapshot(snapshot.clone())),
-            Lever::DeleteLease { .. }
+            Lever::CancelCalls { .. }
+            | Lever::DeleteLease { .. }
             | Lever::DestroySocket { .. }
             | Lever::DisconnectSocket { .. }
             | Lever::DestroyAll { .. } => None,

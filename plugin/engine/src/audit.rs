@@ -118,12 +118,13 @@ pub enum Entry {
         /// What is left, in words.
         what: Vec<String>,
     },
-    /// The image verifier was told no, or would have been told no if the policy enforced.
+    /// The image verifier or the gateway was told no, or would have been told no if the policy enforced.
     Refused {
         /// The image, as it was asked for.
         image: ImageName,
-        /// Its manifest or index.
-        digest: Digest,
+        /// Its manifest or index; none: the gateway was told no, which knows only the name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        digest: Option<Digest>,
         /// Why.
         reason: Reason,
         /// The rule that applied; none: the policy's defaults.

@@ -78,6 +78,11 @@ pub const MAX_PAIRED_INGESTS: usize = 64;
 
 /// Requests on the CRI socket that are remembered.
 pub const MAX_CALLS: usize = 512;
+/// Pulls in flight through gateways that can be called back: two gateways full of them, as one takes over from another.
+pub const MAX_GATEWAY_CALLS: usize = 2048;
+/// For so long other levers wait until it is sure which call in the gateway is the pull's: by them its caller would not hear
+/// why it ends. Requests are told apart 30 ms after they began.
+pub const CALL_KNOWN_WITHIN: Duration = Duration::from_millis(100);
 /// Spans in which requests may have gone unseen; when there are more, the oldest two become one.
 pub const MAX_MISSED_SPANS: usize = 64;
 /// Looks of which is remembered when they began, for requests that are told late.

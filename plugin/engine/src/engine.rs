@@ -5,6 +5,7 @@
 
 mod acts;
 mod asks;
+mod gateway;
 mod looks;
 mod neighbours;
 mod owners;
@@ -25,8 +26,9 @@ use crate::collection::Collection;
 use crate::event::Event;
 use crate::evidence::Source;
 use crate::flights::Flights;
+use crate::gateway::GatewayCalls;
 use crate::headroom::Disks;
-use crate::ids::{Digest, LeaseKey, PullId};
+use crate::ids::{LeaseKey, PullId};
 use crate::images::Images;
 use crate::judge::Law;
 use crate::keeping::Keeping;
@@ -55,6 +57,7 @@ pub struct Engine {
     picture: Picture,
     ties: Ties,
     flights: Flights,
+    gateway: GatewayCalls,
     questions: Questions,
     requests: Requests,
     pods: Pods,
@@ -66,7 +69,7 @@ pub struct Engine {
     keeping: Keeping,
     disks: Disks,
     starvation: Starvation,
-    refusals: BTreeMap<Digest, verify::Refusals>,
+    refusals: BTreeMap<verify::Refused, verify::Refusals>,
     aftermaths: BTreeMap<PullId, Aftermath>,
     ended: VecDeque<PullReport>,
     agenda: Agenda,
@@ -88,6 +91,7 @@ struct Said {
     too_many_pods: bool,
     too_many_lost: bool,
     too_many_denials: bool,
+    too_many_gateway_calls: bool,
 }
 
 impl Engine {
@@ -128,6 +132,8 @@ impl Engine {
             Event::CallBegan { call, at, request } => self.call_began(now, call, at, request),
             Event::CallEnded { call, at, end } => self.call_ended(now, call, at, end),
             Event::CallsMissed { since, until } => self.requests.missed(since, until),
+            Event::GatewayCallBegan { call, request } => self.gateway_call_began(call, request, fx),
+            Event::GatewayCallEnded { call } => self.gateway.ended(call),
             Event::PodsListed { pods } => self.pods_listed(pods, fx),
             Event::PodSeen { pod } => self.pod_seen(pod, fx),
             Event::PodGone { sandbox } => self.pods.gone(&sandbox),
@@ -236,6 +242,7 @@ impl Engine {
             | Source::SocketTable
             | Source::Nri
             | Source::Verifier
+            | Source::Gateway
             | Source::Master
             | Source::Operator => {}
         }
@@ -259,6 +266,7 @@ impl Engine {
             }
             Source::Requests => self.requests_lost(),
             Source::Nri => self.pods.lost(),
+            Source::Gateway => self.gateway.lost(),
             // What the master said stays true.
             Source::Verifier | Source::Master | Source::Operator => {}
         }
@@ -353,6 +361,7 @@ pub(crate) struct Footprint {
     pub(crate) charges: usize,
     pub(crate) refusals: usize,
     pub(crate) kept: usize,
+    pub(crate) gateway: usize,
 }
 
 #[cfg(test)]
@@ -377,6 +386,7 @@ impl Engine {
             charges: self.accounts.len(),
             refusals: self.refusals.len(),
             kept: self.keeping.len(),
+            gateway: self.gateway.len(),
         }
     }
 }

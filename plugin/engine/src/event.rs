@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::action::LeverOutcome;
 use crate::evidence::{Source, TieMethod};
 use crate::ids::{
-    AttemptId, CallId, Cookie, Digest, ImageName, IngestDir, IngestKey, IngestRef, KeepId, LeaseKey, PullId,
-    RequestId, SandboxId, SnapshotName, SocketName,
+    AttemptId, CallId, Cookie, Digest, GatewayCallId, ImageName, IngestDir, IngestKey, IngestRef, KeepId,
+    LeaseKey, PullId, RequestId, SandboxId, SnapshotName, SocketName,
 };
 use crate::manifest::Manifest;
 use crate::owner::{LostPod, NodePod, PullRequest, RequestEnd};
@@ -101,6 +101,18 @@ pub enum Event {
         since: Time,
         /// To.
         until: Time,
+    },
+    /// A pull goes through magi's gateway, or is on its way there when the gateway is connected anew.
+    GatewayCallBegan {
+        /// Names it.
+        call: GatewayCallId,
+        /// What it asks for.
+        request: PullRequest,
+    },
+    /// That call is over, or out of reach.
+    GatewayCallEnded {
+        /// It.
+        call: GatewayCallId,
     },
     /// Every pod of the node; those that are not listed are gone.
     PodsListed {
@@ -200,6 +212,8 @@ impl Event {
             | Self::Asked { .. }
             | Self::LeverDone { .. }
             | Self::KillSwitch { .. }
+            | Self::GatewayCallBegan { .. }
+            | Self::GatewayCallEnded { .. }
             | Self::KeepDone { .. }
             | Self::CollectDone
             | Self::DiskSeen { .. }
@@ -319,6 +333,11 @@ pub enum Question {
         image: ImageName,
         /// The manifest or index that the registry names for it.
         digest: Digest,
+    },
+    /// Whether a pull may go on to containerd: magi's gateway wants to know before containerd hears of it.
+    Admit {
+        /// What is asked for.
+        request: PullRequest,
     },
     /// The pods that NRI shows.
     Pods,

@@ -92,6 +92,8 @@ pub enum Source {
     Nri,
     /// containerd's image verifier hook.
     Verifier,
+    /// magi's gateway: pulls that go through it.
+    Gateway,
     /// magi's master: what the API server says.
     Master,
     /// A person on the node's control socket.
@@ -100,13 +102,14 @@ pub enum Source {
 
 impl Source {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Containerd,
         Self::Probes,
         Self::SocketTable,
         Self::Requests,
         Self::Nri,
         Self::Verifier,
+        Self::Gateway,
         Self::Master,
         Self::Operator,
     ];
@@ -121,6 +124,7 @@ impl fmt::Display for Source {
             Self::Requests => "requests",
             Self::Nri => "nri",
             Self::Verifier => "verifier",
+            Self::Gateway => "gateway",
             Self::Master => "master",
             Self::Operator => "operator",
         })
@@ -253,6 +257,15 @@ pub enum Evidence {
         /// For this pod.
         pod: Option<PodIdentity>,
     },
+    /// The pull's call is in magi's gateway, which has read its request.
+    CalledThrough {
+        /// The image, as it was asked for.
+        image: ImageName,
+        /// For this pod.
+        pod: Option<PodIdentity>,
+        /// Calls that ask for just that.
+        calls: u64,
+    },
     /// The API server, by the master's word, has no such pod any more, or the pod wants other images.
     PodLost {
         /// The master's verdict; its own records name it, too.
@@ -346,6 +359,7 @@ impl Evidence {
             | Self::HoldsSlots { .. }
             | Self::LeaseInFlight { .. } => Source::Containerd,
             Self::AskedFor { .. } => Source::Requests,
+            Self::CalledThrough { .. } => Source::Gateway,
             Self::PodLost { .. } => Source::Master,
             Self::SocketFeeds {
                 method: TieMethod::Goroutine | TieMethod::Thread,
@@ -376,6 +390,7 @@ impl Evidence {
             | Self::DiskShort { .. }
             | Self::HoldsSlots { .. }
             | Self::AskedFor { .. }
+            | Self::CalledThrough { .. }
             | Self::PodLost { .. }
             | Self::Asked { .. } => None,
         }
@@ -456,6 +471,9 @@ impl fmt::Display for Evidence {
                 pod: Some(pod),
             } => write!(f, "{image} was asked for by pod {pod}"),
             Self::AskedFor { image, pod: None } => write!(f, "{image} was asked for, for no pod"),
+            Self::CalledThrough { image, calls, .. } => {
+                write!(f, "{calls} calls in the gateway ask for {image}")
+            }
             Self::PodLost {
                 pod, image, cause, ..
             } => write!(f, "pod {pod} wants {image} no longer ({cause})"),
@@ -477,26 +495,31 @@ pub const fn sufficient_pairs(reason: Reason) -> &'static [(Source, Source)] {
             (Source::Containerd, Source::SocketTable),
             // What containerd holds of it, and that the kernel saw it asked for: enough before its first layer.
             (Source::Containerd, Source::Requests),
+            (Source::Containerd, Source::Gateway),
         ],
         Reason::LayerOverrunsManifest | Reason::StarvingOthers => &[
             (Source::Containerd, Source::Probes),
             (Source::Containerd, Source::SocketTable),
+            (Source::Containerd, Source::Gateway),
         ],
         // Whose bytes they are, only the request tells.
         Reason::NamespaceBudget => &[
             (Source::Requests, Source::Probes),
             (Source::Requests, Source::SocketTable),
+            (Source::Requests, Source::Gateway),
         ],
         // That the pod is gone, the master knows; that the pull is that pod's, the kernel, which saw it ask.
         Reason::Orphaned => &[
             (Source::Master, Source::Requests),
             (Source::Master, Source::Probes),
             (Source::Master, Source::SocketTable),
+            (Source::Master, Source::Gateway),
         ],
         Reason::Operator => &[
             (Source::Operator, Source::Containerd),
             (Source::Operator, Source::Probes),
             (Source::Operator, Source::SocketTable),
+            (Source::Operator, Source::Gateway),
         ],
     }
 }

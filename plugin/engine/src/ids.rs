@@ -248,6 +248,11 @@ number_name!(
     "call"
 );
 number_name!(
+    /// A pull in flight through magi's gateway; the source chooses the number, and uses none twice.
+    GatewayCallId,
+    "g"
+);
+number_name!(
     /// The kernel's 64-bit socket cookie: unique until the machine boots again.
     Cookie,
     "c"

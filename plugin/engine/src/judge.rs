@@ -5,6 +5,8 @@
 
 pub mod trial;
 
+use std::sync::Arc;
+
 use crate::budget::Accounts;
 use crate::evidence::{Evidence, Reason};
 use crate::headroom::Disks;
@@ -112,6 +114,28 @@ impl Law<'_> {
                 .collect::<Vec<_>>()
         }));
         verdict.map(|verdict| self.if_allowed(verdict))
+    }
+
+    /// What the gateway is told of a pull of which containerd has not heard yet.
+    pub(crate) fn admit(&self, asker: &Arc<Asker>) -> Option<Verdict> {
+        let digest = asker.reference.as_ref().and_then(Reference::digest);
+        let known = digest.and_then(|digest| {
+            let asker = Owners::Known(Arc::clone(asker));
+            self.verify(&asker.known()?.request.image, digest, &asker)
+        });
+        known.or_else(|| {
+            let from = asker.reference.as_ref().and_then(Reference::label);
+            let digests: Vec<&Digest> = digest.into_iter().collect();
+            let subject = Subject {
+                digests: &digests,
+                ..subject_of(Some(asker.as_ref()))
+            };
+            let ways = self.policy.applied(&subject).into_iter().map(|way| {
+                self.by_digest(&way, &digests, &[], from.as_slice())
+                    .or_else(|| self.by_orphan(&way, Some(asker.as_ref())))
+            });
+            unanimous(ways).map(|verdict| self.if_allowed(verdict))
+        })
     }
 
     fn by_policy(&self, pull: &Pull) -> Option<Verdict> {

@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use crate::action::{Lever, LeverOutcome};
 use crate::bounds::{
-    LEVER_LOST_AFTER, LOOK_FIRST, LOOK_FOR_TARGET, LOOK_LONGEST, LOOK_RARE, LOOK_RARE_SHARE, MAX_ATTEMPTS,
-    REPORT_UNREACHABLE_AFTER, RETRY_AFTER, STUBBORN_PAUSE, VERIFY_GONE_WITHIN, VERIFY_WITHIN,
+    CALL_KNOWN_WITHIN, LEVER_LOST_AFTER, LOOK_FIRST, LOOK_FOR_TARGET, LOOK_LONGEST, LOOK_RARE,
+    LOOK_RARE_SHARE, MAX_ATTEMPTS, REPORT_UNREACHABLE_AFTER, RETRY_AFTER, STUBBORN_PAUSE, VERIFY_GONE_WITHIN,
+    VERIFY_WITHIN,
 };
 use crate::evidence::{Evidence, Reason, suffices};
 use crate::ids::{AttemptId, CallId, Cookie, LeaseKey, SocketName};
@@ -75,6 +76,7 @@ enum Step {
 /// What a lever was aimed at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Aim {
+    Calls,
     Lease,
     Socket(Cookie, Means),
 }
@@ -94,9 +96,21 @@ impl Means {
     }
 }
 
+/// The lever on a pull's calls in the gateway.
+#[derive(Clone, Debug)]
+pub(crate) struct Cancellation {
+    pub(crate) lever: Lever,
+    /// That they are there.
+    pub(crate) evidence: Evidence,
+}
+
 /// What the pursuit must know of the world around its pull.
 #[derive(Clone, Debug)]
 pub(crate) struct Circumstances {
+    /// The pull's calls in the gateway, if it is known which they are.
+    pub(crate) calls: Option<Cancellation>,
+    /// That may be known any moment, and other levers can wait so long.
+    pub(crate) calls_soon: bool,
     /// The pull's lease, if it may be deleted: none of its layers has begun, and its end will show in its request's.
     pub(crate) lease: Option<LeaseKey>,
     /// The kernel destroys sockets on request.
@@ -170,6 +184,13 @@ impl Pursuit {
     fn hunt(&mut self, now: Time, verdict: &Verdict, targets: &[Target], around: &Circumstances) -> Wish {
         let since = *self.hunting_since.get_or_insert(now);
         let hunted = now.since(since);
+        let first = self.first.is_none() && around.calls.is_none();
+        if first && around.calls_soon && hunted < CALL_KNOWN_WITHIN {
+            return Wish::LookBy {
+                at: now.after(LOOK_FIRST),
+                sockets: false,
+            };
+        }
         let mut choice = self.choose(verdict, targets, around);
         if choice.is_none() && self.reported && hunted >= VERIFY_WITHIN {
             // Every socket was tried by every means, and yet one of them still feeds: start over.
@@ -213,6 +234,16 @@ impl Pursuit {
         targets: &[Target],
         around: &Circumstances,
     ) -> Option<(Lever, Vec<Evidence>)> {
+        // Whatever stage the pull is in, it ends, and its caller hears why.
+        if let Some(cancellation) = &around.calls
+            && !self.tried.contains(&Aim::Calls)
+        {
+            let mut evidence = verdict.evidence.clone();
+            evidence.push(cancellation.evidence.clone());
+            if suffices(verdict.reason, &evidence) {
+                return Some((cancellation.lever.clone(), evidence));
+            }
+        }
         if let Some(lease) = &around.lease
             && !self.tried.contains(&Aim::Lease)
             && suffices(verdict.reason, &verdict.evidence)
@@ -252,6 +283,7 @@ impl Pursuit {
         acted: Acted,
     ) {
         let aim = match lever {
+            Lever::CancelCalls { .. } => Aim::Calls,
             Lever::DeleteLease { .. } => Aim::Lease,
             Lever::DestroySocket { socket } => Aim::Socket(socket.cookie, Means::Destroy),
             Lever::DisconnectSocket { socket } => Aim::Socket(socket.cookie, Means::Disconnect),
@@ -302,12 +334,18 @@ impl Pursuit {
                 after: aim,
             },
             LeverOutcome::NotAsExpected { .. } | LeverOutcome::Unsupported { .. } => Step::Hunting,
+            // A gateway that does not answer is no reason to wait with the other levers.
+            LeverOutcome::Failed { .. } if aim == Aim::Calls => Step::Hunting,
             LeverOutcome::Failed { .. } | LeverOutcome::IntentNotWritten { .. } => Step::Resting {
                 until: now.after(RETRY_AFTER),
             },
         };
         match (aim, outcome) {
             // Nothing was tried.
+            (Aim::Calls, LeverOutcome::IntentNotWritten { .. }) => {
+                self.tried.remove(&aim);
+            }
+            (Aim::Calls, _) => {}
             (Aim::Lease, LeverOutcome::IntentNotWritten { .. }) => {
                 self.tried.remove(&aim);
                 self.lease_deleted = None;

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bounds::{MAX_CALLS, MAX_GONE_PULLS, MAX_LOOKS, MAX_MISSED_SPANS};
+use crate::gateway::{Wanted, wanted};
 use crate::ids::{CallId, Digest, ImageName, PullId};
 use crate::owner::{PullRequest, RequestEnd};
 use crate::pull::Pull;
@@ -44,6 +45,17 @@ pub(crate) struct Asker {
     pub(crate) call: CallId,
     pub(crate) request: PullRequest,
     pub(crate) reference: Option<Reference>,
+}
+
+impl Asker {
+    /// The asker of a request.
+    pub(crate) fn of(call: CallId, request: PullRequest) -> Self {
+        Self {
+            call,
+            reference: Reference::parse(request.image.as_str()).ok(),
+            request,
+        }
+    }
 }
 
 /// Who may have asked for a pull.
@@ -178,11 +190,7 @@ impl Requests {
                 self.missed(since, since);
             }
         }
-        let asker = Arc::new(Asker {
-            call,
-            reference: Reference::parse(request.image.as_str()).ok(),
-            request,
-        });
+        let asker = Arc::new(Asker::of(call, request));
         let mut one = Call {
             at,
             ended: None,
@@ -359,6 +367,12 @@ impl Requests {
     /// Whether a request is known and not over.
     pub(crate) fn is_open(&self, call: CallId) -> bool {
         self.calls.get(&call).is_some_and(|call| call.ended.is_none())
+    }
+
+    /// How many requests in flight want just this.
+    pub(crate) fn open_that_want(&self, what: Wanted<'_>) -> usize {
+        let open = self.calls.values().filter(|call| call.ended.is_none());
+        open.filter(|call| wanted(&call.asker.request) == what).count()
     }
 
     /// Whether no request is known that could be anybody's.

@@ -3,6 +3,7 @@
 mod asking;
 mod bounding;
 mod build;
+mod calling_back;
 mod check;
 mod ending;
 mod headroom;

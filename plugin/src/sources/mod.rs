@@ -3,6 +3,7 @@
 
 pub(crate) mod containerd;
 pub(crate) mod disk;
+pub(crate) mod gateway;
 pub(crate) mod kernel;
 pub(crate) mod master;
 pub(crate) mod nri;

@@ -6,6 +6,7 @@ mod abort;
 mod attack;
 mod by_hand;
 mod figure;
+mod gateway;
 mod idle;
 mod intake;
 mod machine;
@@ -65,6 +66,7 @@ fn run(options: &Options) -> Result<bool> {
                 What::Intake => intake::measure(options).map(|figure| vec![figure]),
                 What::Unpack => unpack::measure(options).await.map(|figure| vec![figure]),
                 What::Idle => idle::measure(options).await,
+                What::Gateway => gateway::measure(options).await.map(|figure| vec![figure]),
                 What::Verify => verify::measure(options).await.map(|figure| vec![figure]),
                 What::Sandbox => sandbox::measure(options).await.map(|figure| vec![figure]),
             }

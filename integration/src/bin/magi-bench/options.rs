@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// How to call it.
 pub(crate) const USAGE: &str = "\
-usage: magi-bench [--quick] [--check] [--only abort|orphan|intake|throughput|unpack|idle|sandbox|verify]...
+usage: magi-bench [--quick] [--check] [--only abort|orphan|intake|throughput|unpack|idle|sandbox|verify|gateway]...
 
   --quick   few rounds, a small image, ten seconds of idling: for trying it out, not for figures
   --check   end with an error if a goal is missed
@@ -31,6 +31,8 @@ pub(crate) enum What {
     Sandbox,
     /// magi-verify from its start to its exit.
     Verify,
+    /// Calls through magi-gateway and past it.
+    Gateway,
 }
 
 /// What was asked for.
@@ -97,6 +99,11 @@ impl Options {
         if self.quick { 50 } else { 500 }
     }
 
+    /// Calls of each kind through the gateway, and as many past it.
+    pub(crate) fn gateway_rounds(&self) -> usize {
+        if self.quick { 100 } else { 2000 }
+    }
+
     /// Stopped pulls before memory is looked at again.
     pub(crate) fn aborts_before_memory(&self) -> usize {
         if self.quick { 5 } else { 20 }
@@ -126,6 +133,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Option<Opt
                     "idle" => What::Idle,
                     "sandbox" => What::Sandbox,
                     "verify" => What::Verify,
+                    "gateway" => What::Gateway,
                     other => return Err(format!("nothing is called {other}")),
                 });
             }
@@ -143,6 +151,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Option<Opt
             What::Idle,
             What::Sandbox,
             What::Verify,
+            What::Gateway,
         ];
     }
     Ok(Some(options))
@@ -168,6 +177,7 @@ mod tests {
             What::Idle,
             What::Sandbox,
             What::Verify,
+            What::Gateway,
         ];
         assert_eq!(all.what, expected);
         let one = of(&["--quick", "--only", "idle", "--check"])

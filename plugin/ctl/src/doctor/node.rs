@@ -33,6 +33,11 @@ const NRI: Question = Question {
     proves: "magi-node is registered as an NRI plugin: it knows the node's pods",
 };
 
+const GATEWAY: Question = Question {
+    id: "gateway",
+    proves: "magi-gateway is connected to magi-node: pulls that go through it are stopped in every stage",
+};
+
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// All checks of magi-node.
@@ -43,6 +48,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
         policy(facts),
         audit(facts),
         nri(facts),
+        gateway(facts),
     ]
 }
 
@@ -187,6 +193,19 @@ fn audit(facts: &Facts) -> Check {
     AUDIT.ok(format!(
         "{shown} can be written, {free_text} are free; it takes {most_text} at most"
     ))
+}
+
+/// Whether the kubelet asks it, only its pulls show.
+fn gateway(facts: &Facts) -> Check {
+    match facts.status() {
+        Err(why) => GATEWAY.skip(why),
+        Ok(status) if status.gateway.connected > 0 => {
+            GATEWAY.ok(format!("connected; {} pulls go through it now", status.gateway.pulls))
+        }
+        Ok(_) => GATEWAY.skip(
+            "no magi-gateway is connected; to use one, start it and point the kubelet's `imageServiceEndpoint` to it",
+        ),
+    }
 }
 
 fn nri(facts: &Facts) -> Check {

@@ -43,14 +43,21 @@ pub(super) fn stages(checks: &[Check]) -> Vec<Stage> {
         || (false, "nothing: no lever works".to_owned()),
         |lever| (true, format!("{lever}, {ties}")),
     );
+    let unpacking = if is_ok("gateway") {
+        (
+            true,
+            "its call in the gateway is cancelled, if it goes through it",
+        )
+    } else {
+        (
+            false,
+            "nothing: an unpack is reported and not stopped; what it leaves behind is removed",
+        )
+    };
     vec![
         stage("before the first byte", first.0, first.1),
         stage("downloading", downloading.0, &downloading.1),
-        stage(
-            "unpacking",
-            false,
-            "nothing: an unpack is reported and not stopped; what it leaves behind is removed",
-        ),
+        stage("unpacking", unpacking.0, unpacking.1),
     ]
 }
 
@@ -80,6 +87,7 @@ mod tests {
             covered(&with(&["verifier", "pull-path"]), &[]),
             [true, false, false]
         );
+        assert_eq!(covered(&with(&["gateway"]), &[]), [false, false, true]);
         let local = [("pull-path", Outcome::Warn)];
         assert_eq!(covered(&with(&["verifier"]), &local), [false; 3]);
         let deaf = [("verifier-called", Outcome::Fail)];

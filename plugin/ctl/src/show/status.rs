@@ -9,6 +9,18 @@ use crate::terminal::{BAD, BOLD, GOOD, PLAIN, WARN};
 /// Widest label and two blanks.
 const LABELS: usize = 14;
 
+fn gateway(status: &NodeStatus) -> String {
+    let found = status.gateway;
+    match found.connected {
+        0 => "not connected".to_owned(),
+        1 => format!("{GOOD}connected{GOOD:#}, {} pulls in flight", found.pulls),
+        several => format!(
+            "{GOOD}{several} connected{GOOD:#}, {} pulls in flight",
+            found.pulls
+        ),
+    }
+}
+
 /// The status as text.
 pub(crate) fn status(status: &NodeStatus) -> String {
     let up = |up: bool| {
@@ -63,6 +75,7 @@ pub(crate) fn status(status: &NodeStatus) -> String {
         ("probes", escape::text(&status.probes)),
         ("sources", sources.collect::<Vec<_>>().join(", ")),
         ("verifier", format!("{} questions", status.verifier.asked)),
+        ("gateway", gateway(status)),
         (
             "policy",
             format!("{mode}, revision {}", escape::text(&status.policy.revision)),

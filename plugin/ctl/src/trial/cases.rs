@@ -99,6 +99,7 @@ impl Case {
                     });
                 }
                 Evidence::AskedFor { .. }
+                | Evidence::CalledThrough { .. }
                 | Evidence::SocketFeeds { .. }
                 | Evidence::LeaseInFlight { .. }
                 | Evidence::SocketsOpen { .. }
@@ -227,7 +228,7 @@ impl Cases {
         }
         let Entry::Refused {
             image,
-            digest,
+            digest: Some(digest),
             evidence,
             unrecorded,
             ..

@@ -35,7 +35,7 @@ impl FakeNode {
         let handler = move |request: Request, _peer: Peer| {
             let reply = match &request {
                 Request::Status => Reply::Status(Box::new(status())),
-                Request::Question(_) | Request::Verify { .. } => Reply::Answer {
+                Request::Question(_) | Request::Verify { .. } | Request::Gateway => Reply::Answer {
                     now: NOW,
                     answer: answer.clone(),
                 },
@@ -241,6 +241,10 @@ pub(crate) fn status() -> NodeStatus {
                 up: false,
             },
         ],
+        gateway: GatewayStatus {
+            connected: 1,
+            pulls: 2,
+        },
         verifier: VerifierStatus {
             asked: 17,
             lately: Vec::new(),

@@ -6,12 +6,15 @@ use crate::audit::{AuditRecord, Entry, PullFacts};
 use crate::bounds::{ANSWER_LOST_AFTER, LOOK_FIRST, LOOK_LONGEST};
 use crate::evidence::{Evidence, Reason, Source, suffices};
 use crate::flights::Flight;
+use crate::gateway::wanted;
 use crate::ids::{AttemptId, IngestDir, LeaseKey, PullId};
 use crate::judge::Law;
 use crate::policy::Mode;
 use crate::pull::{Pull, Verdict};
-use crate::pursuit::{Acted, Circumstances, Wish};
+use crate::pursuit::{Acted, Cancellation, Circumstances, Wish};
+use crate::refusal::refusal;
 use crate::report::Stage;
+use crate::requests::Owners;
 use crate::ties::Target;
 use crate::time::Time;
 
@@ -89,6 +92,8 @@ impl Engine {
             && pull.pursuit.first.is_none()
             && !self.policy.orphan_keep.time.is_zero();
         let circumstances = Circumstances {
+            calls: self.cancellation(pull, &verdict),
+            calls_soon: self.knows_call_soon(pull),
             lease: self.may_lose_lease(now, pull).then(|| pull.lease.clone()),
             can_destroy: !self.cannot_destroy,
             probes: self.is_up(Source::Probes),
@@ -123,6 +128,31 @@ impl Engine {
                     self.list_by(at);
                 }
             }
+        }
+    }
+
+    /// How to end the pull through the gateway, if its call is there.
+    fn cancellation(&self, pull: &Pull, verdict: &Verdict) -> Option<Cancellation> {
+        let calls = self.calls_of(pull, Pull::is_pursued)?;
+        let asker = pull.owners.hypotheses().into_iter().flatten().next()?;
+        let evidence = Evidence::CalledThrough {
+            image: asker.request.image.clone(),
+            pod: asker.request.pod.clone(),
+            calls: u64::try_from(calls.len()).unwrap_or(u64::MAX),
+        };
+        let refusal = refusal(verdict, &self.policy.revision);
+        Some(Cancellation {
+            lever: Lever::CancelCalls { calls, refusal },
+            evidence,
+        })
+    }
+
+    /// Whether the pull's call may be in the gateway, which is proven as soon as no other lease can be the call's.
+    fn knows_call_soon(&self, pull: &Pull) -> bool {
+        match (&pull.owners, &pull.likely) {
+            (Owners::Unknown, Some(likely)) => !self.gateway.that_want(wanted(&likely.request)).is_empty(),
+            (Owners::Unknown, None) => !self.gateway.is_empty(),
+            (Owners::Known(_) | Owners::OneOf(_), _) => false,
         }
     }
 
@@ -230,7 +260,8 @@ impl Engine {
     ) {
         let socket = match &lever {
             Lever::DestroySocket { socket } | Lever::DisconnectSocket { socket } => Some(*socket),
-            Lever::DeleteLease { .. }
+            Lever::CancelCalls { .. }
+            | Lever::DeleteLease { .. }
             | Lever::DestroyAll { .. }
             | Lever::AbortIngest { .. }
             | Lever::RemoveSnapshot { .. } => None,

@@ -39,6 +39,7 @@ impl Engine {
                 }
             }
             Question::Verify { image, digest } => self.verify(now, request, image, digest, fx),
+            Question::Admit { request: asked } => self.admit(now, request, asked, fx),
             Question::Pods => {
                 let pods = self.is_up(Source::Nri).then(|| self.pods.all());
                 answer(Answer::Pods { pods });

@@ -1,23 +1,31 @@
-//! What the image verifier is told, before the first byte.
+//! What the image verifier and the gateway are told, before the first byte.
+
+use std::sync::Arc;
 
 use super::Engine;
 use crate::action::{Action, Answer, Effects};
 use crate::audit::Entry;
 use crate::bounds::{MAX_DENIALS, REFUSAL_RECORDED_EVERY};
 use crate::evidence::Source;
-use crate::ids::{Digest, ImageName, RequestId};
+use crate::ids::{CallId, Digest, ImageName, RequestId};
+use crate::owner::PullRequest;
 use crate::policy::Mode;
 use crate::pull::Verdict;
-use crate::requests::Owners;
+use crate::reference::Reference;
+use crate::refusal;
+use crate::requests::{Asker, Owners};
 use crate::time::Time;
 
-/// Refusals of one digest since the last record of them.
+/// What was refused: an image whose digest is known, or one that was only named.
+pub(super) type Refused = (Option<Digest>, ImageName);
+
+/// Refusals of one image since the last record of them.
 #[derive(Debug)]
 pub(super) struct Refusals {
     recorded: Time,
     unrecorded: u64,
     /// The latest of these.
-    last: Option<(ImageName, Verdict)>,
+    last: Option<Verdict>,
 }
 
 impl Engine {
@@ -40,11 +48,29 @@ impl Engine {
         };
         let answer = match verdict.mode {
             Mode::Enforce => Answer::Refused {
-                why: why(&verdict, &self.policy.revision),
+                why: refusal::text(&verdict, &self.policy.revision),
             },
             Mode::Observe => Answer::Admitted { known },
         };
-        self.record_refusal(now, image, digest, verdict, fx);
+        self.record_refusal(now, (Some(digest), image), verdict, fx);
+        fx.push(Action::Answer { request, answer });
+    }
+
+    /// The gateway asks for a pull that containerd has not heard of: who asks is known, what it is perhaps only by name.
+    pub(super) fn admit(&mut self, now: Time, question: RequestId, request: PullRequest, fx: &mut Effects) {
+        let image = request.image.clone();
+        let asker = Arc::new(Asker::of(CallId(0), request));
+        let verdict = self.law(now).admit(&asker);
+        let mut answer = Answer::Admitted { known: false };
+        if let Some(verdict) = verdict {
+            if verdict.mode == Mode::Enforce {
+                let refusal = refusal::refusal(&verdict, &self.policy.revision);
+                answer = Answer::TurnedAway { refusal };
+            }
+            let digest = asker.reference.as_ref().and_then(Reference::digest).cloned();
+            self.record_refusal(now, (digest, image), verdict, fx);
+        }
+        let request = question;
         fx.push(Action::Answer { request, answer });
     }
 
@@ -60,22 +86,15 @@ impl Engine {
     }
 
     /// A client that retries for ever must not fill the audit trail: one record, and later one for the others.
-    fn record_refusal(
-        &mut self,
-        now: Time,
-        image: ImageName,
-        digest: Digest,
-        verdict: Verdict,
-        fx: &mut Effects,
-    ) {
-        if let Some(before) = self.refusals.get_mut(&digest) {
+    fn record_refusal(&mut self, now: Time, refused: Refused, verdict: Verdict, fx: &mut Effects) {
+        if let Some(before) = self.refusals.get_mut(&refused) {
             before.unrecorded = before.unrecorded.saturating_add(1);
-            before.last = Some((image, verdict));
+            before.last = Some(verdict);
             return;
         }
         if self.refusals.len() >= MAX_DENIALS {
             let oldest = self.refusals.iter().min_by_key(|(_, one)| one.recorded);
-            if let Some(oldest) = oldest.map(|(digest, _)| digest.clone())
+            if let Some(oldest) = oldest.map(|(refused, _)| refused.clone())
                 && let Some(refusals) = self.refusals.remove(&oldest)
             {
                 self.record_unrecorded(oldest, refusals, fx);
@@ -86,20 +105,20 @@ impl Engine {
             unrecorded: 0,
             last: None,
         };
-        self.refusals.insert(digest.clone(), refusals);
-        self.refused(image, digest, verdict, 0, fx);
+        self.refusals.insert(refused.clone(), refusals);
+        self.refused(refused, verdict, 0, fx);
     }
 
     /// Records what was not recorded one by one, as soon as a record is due again.
     pub(super) fn refusals_due(&mut self, now: Time, fx: &mut Effects) {
-        let due: Vec<(Digest, Refusals)> = self
+        let due: Vec<(Refused, Refusals)> = self
             .refusals
             .extract_if(.., |_, one| now.since(one.recorded) >= REFUSAL_RECORDED_EVERY)
             .collect();
-        for (digest, refusals) in due {
-            if let Some(again) = self.record_unrecorded(digest.clone(), refusals, fx) {
+        for (refused, refusals) in due {
+            if let Some(again) = self.record_unrecorded(refused.clone(), refusals, fx) {
                 let recorded = now;
-                self.refusals.insert(digest, Refusals { recorded, ..again });
+                self.refusals.insert(refused, Refusals { recorded, ..again });
             }
         }
     }
@@ -110,9 +129,9 @@ impl Engine {
     }
 
     /// One record for all that have none; then they are forgotten. None: there was nothing to record.
-    fn record_unrecorded(&self, digest: Digest, refusals: Refusals, fx: &mut Effects) -> Option<Refusals> {
-        let (image, verdict) = refusals.last?;
-        self.refused(image, digest, verdict, refusals.unrecorded.saturating_sub(1), fx);
+    fn record_unrecorded(&self, refused: Refused, refusals: Refusals, fx: &mut Effects) -> Option<Refusals> {
+        let verdict = refusals.last?;
+        self.refused(refused, verdict, refusals.unrecorded.saturating_sub(1), fx);
         Some(Refusals {
             unrecorded: 0,
             last: None,
@@ -121,7 +140,7 @@ impl Engine {
     }
 
     /// `unrecorded` others were refused before this one.
-    fn refused(&self, image: ImageName, digest: Digest, verdict: Verdict, unrecorded: u64, fx: &mut Effects) {
+    fn refused(&self, (digest, image): Refused, verdict: Verdict, unrecorded: u64, fx: &mut Effects) {
         let entry = Entry::Refused {
             image,
             digest,
@@ -133,23 +152,4 @@ impl Engine {
         };
         self.record(fx, None, entry);
     }
-}
-
-/// What a person reads in the pull's error: reason, limit, what was found, and the way to an exemption.
-fn why(verdict: &Verdict, revision: &str) -> String {
-    let fact = verdict
-        .evidence
-        .first()
-        .map(ToString::to_string)
-        .unwrap_or_default();
-    let rule = verdict.rule.as_ref().map_or_else(
-        || "the policy's defaults".to_owned(),
-        |rule| format!("rule {rule}"),
-    );
-    let revision: String = revision.chars().take(19).collect();
-    format!(
-        "magi: {}: {fact} ({rule}). To get an exemption, have this cluster's operators add a rule with `exempt: true` or \
-         larger limits for this image to magi's pull policy (revision {revision})",
-        verdict.reason
-    )
 }

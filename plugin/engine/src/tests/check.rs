@@ -23,11 +23,11 @@ use crate::bounds::{LOOK_FIRST, LOOKS_TO_CONFIRM};
 use crate::event::{Event, Feed, IngestView, LeaseView, Question, Room, SocketStat, View};
 use crate::evidence::{Evidence, Reason, Source};
 use crate::ids::{
-    AttemptId, CallId, Cookie, Digest, ImageName, IngestDir, IngestRef, KeepId, LeaseKey, PodUid, PullId,
-    RequestId, SandboxId, SnapshotName,
+    AttemptId, CallId, Cookie, Digest, GatewayCallId, ImageName, IngestDir, IngestRef, KeepId, LeaseKey,
+    PodUid, PullId, RequestId, SandboxId, SnapshotName,
 };
 use crate::manifest::Manifest;
-use crate::owner::NodePod;
+use crate::owner::{NodePod, PullRequest};
 use crate::policy::Policy;
 use crate::report::Report;
 use crate::switch::SwitchHolder;
@@ -112,7 +112,9 @@ pub(super) struct Checker {
     denials: BTreeMap<Digest, Denied>,
     charged: Vec<Charged>,
     /// When the refusal of a digest was last recorded.
-    refused: BTreeMap<Digest, Time>,
+    refused: BTreeMap<(Option<Digest>, ImageName), Time>,
+    /// Calls in the gateway.
+    gateway: BTreeMap<GatewayCallId, PullRequest>,
     /// Who holds the kill switch.
     switched: BTreeSet<SwitchHolder>,
     keeps: BTreeSet<KeepId>,
@@ -236,6 +238,7 @@ impl Checker {
                     | Source::SocketTable
                     | Source::Nri
                     | Source::Verifier
+                    | Source::Gateway
                     | Source::Master
                     | Source::Operator => {}
                 }
@@ -252,6 +255,7 @@ impl Checker {
                     Source::SocketTable => self.listed = None,
                     Source::Requests => self.calls.clear(),
                     Source::Nri => self.pods.clear(),
+                    Source::Gateway => self.gateway.clear(),
                     Source::Verifier | Source::Master | Source::Operator => {}
                 }
             }
@@ -267,6 +271,14 @@ impl Checker {
             }
             Event::CallBegan { call, at, request } => self.call_began(*call, *at, request),
             Event::CallEnded { call, at, end: _ } => self.call_ended(*call, *at),
+            Event::GatewayCallBegan { call, request } => {
+                if self.up.contains(&Source::Gateway) {
+                    self.gateway.insert(*call, request.clone());
+                }
+            }
+            Event::GatewayCallEnded { call } => {
+                self.gateway.remove(call);
+            }
             Event::CallsMissed { until, .. } => self.missed(*until),
             Event::PodsListed { pods } => {
                 if self.up.contains(&Source::Nri) {

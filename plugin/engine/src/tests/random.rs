@@ -71,6 +71,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (any::<u8>(), prop::bool::weighted(0.2), asker())
             .prop_map(|(image, namespace, asker)| Step::Begin { image, namespace, asker }),
         8 => (1..4_u8).prop_map(Step::Requests),
+        8 => (1..6_u8).prop_map(Step::Gateway),
+        1 => (any::<u8>(), asker()).prop_map(|(image, asker)| Step::Admit { image, asker }),
         1 => Just(Step::LoseRequests),
         1 => (0..4_u8).prop_map(Step::Pod),
         1 => (0..4_u8, any::<u8>()).prop_map(|(pod, image)| Step::PodLost { pod, image }),
@@ -92,7 +94,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => small.clone().prop_map(Step::Document),
         24 => (1..6_u8).prop_map(Step::Records),
         14 => (small.clone(), outcome()).prop_map(|(which, outcome)| Step::LeverBack { which, outcome }),
-        3 => (0..6_u8, prop::bool::weighted(0.7)).prop_map(|(which, up)| Step::Source { which, up }),
+        3 => (0..7_u8, prop::bool::weighted(0.7)).prop_map(|(which, up)| Step::Source { which, up }),
         1 => Just(Step::RestartContainerd),
         1 => Just(Step::Flap),
         1 => Just(Step::TiesLost),
@@ -159,8 +161,10 @@ struct Seen {
 }
 
 /// Effects that the stories must have led to.
-const EFFECTS: [&str; 37] = [
+const EFFECTS: [&str; 39] = [
     "admitted",
+    "turned-away",
+    "cancel-calls",
     "refused",
     "pods",
     "record refused",

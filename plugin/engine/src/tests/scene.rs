@@ -335,6 +335,7 @@ impl World {
             Answer::Pulls { report } if answered == request => Some(report),
             Answer::Pulls { .. }
             | Answer::Pods { .. }
+            | Answer::TurnedAway { .. }
             | Answer::Admitted { .. }
             | Answer::Refused { .. }
             | Answer::Ended

@@ -2,6 +2,7 @@
 //! levers. What is true and what the engine was told are kept apart: looks, listings and kernel records come late, but
 //! each source keeps its order, as the real ones do.
 
+mod gateway;
 mod images;
 mod requests;
 mod run;
@@ -15,7 +16,9 @@ use crate::action::{Action, Effects, Lever, LeverOutcome};
 use crate::engine::Engine;
 use crate::event::{Event, Question, SocketStat, View};
 use crate::evidence::{Source, TieMethod};
-use crate::ids::{AttemptId, CallId, Cookie, Digest, LeaseKey, PullId, RequestId, SnapshotName};
+use crate::ids::{
+    AttemptId, CallId, Cookie, Digest, GatewayCallId, LeaseKey, PullId, RequestId, SnapshotName,
+};
 use crate::time::Time;
 use crate::trace::Line;
 
@@ -43,6 +46,8 @@ pub(super) struct World {
     levers: BTreeMap<AttemptId, Lever>,
     /// Requests of the kernel side on their way to the engine, in order.
     requests: VecDeque<Event>,
+    /// What the gateway tells, on its way to the engine, in order.
+    gateway: VecDeque<Event>,
     /// Until then the engine knows of all requests.
     requests_told: Time,
     /// Pods that are there, by number.
@@ -83,6 +88,8 @@ struct Pull {
 struct Asked {
     call: CallId,
     pod: Option<u8>,
+    /// It came through the gateway.
+    gateway: Option<GatewayCallId>,
 }
 
 #[derive(Clone, Debug)]
@@ -121,6 +128,7 @@ impl World {
             listing: None,
             levers: BTreeMap::new(),
             requests: VecDeque::new(),
+            gateway: VecDeque::new(),
             requests_told: Time::default(),
             pods: BTreeSet::new(),
             wake: None,
@@ -184,6 +192,9 @@ impl World {
 
     /// The truth about a lever: the socket belongs to no pull that the engine could know to be innocent.
     fn hits_no_bystander(&self, lever: &Lever) -> Result<(), Broken> {
+        if let Lever::CancelCalls { calls, .. } = lever {
+            return self.cancels_no_bystander(calls);
+        }
         let (Lever::DestroySocket { socket } | Lever::DisconnectSocket { socket }) = lever else {
             return Ok(());
         };
@@ -213,6 +224,9 @@ impl World {
             if source == Source::Requests {
                 self.requests_told = self.now;
             }
+            if source == Source::Gateway {
+                self.gateway_connects();
+            }
             if source == Source::Nri {
                 let pods = self.pods.iter().map(|pod| requests::node_pod(*pod)).collect();
                 self.tell(Event::PodsListed { pods })?;
@@ -229,6 +243,7 @@ impl World {
                 Source::SocketTable => self.listing = None,
                 Source::Probes => self.records.clear(),
                 Source::Requests => self.requests.clear(),
+                Source::Gateway => self.gateway.clear(),
                 Source::Nri | Source::Verifier | Source::Master | Source::Operator => {}
             }
             self.tell(Event::SourceDown { source })?;
@@ -359,6 +374,7 @@ impl World {
                     LeverOutcome::AlreadyGone
                 }
             }
+            Lever::CancelCalls { calls, .. } => self.cancel(calls),
             Lever::DeleteLease { lease } => {
                 let mut pulls = self.pulls.iter_mut();
                 match pulls.find(|pull| pull.lease == *lease && !pull.is_leaseless) {

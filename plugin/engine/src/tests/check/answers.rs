@@ -31,6 +31,14 @@ impl Checker {
             (Some((Question::Verify { image, digest }, _)), answer) => {
                 self.admission(image, digest, answer)?
             }
+            (Some((Question::Admit { request }, _)), answer) => {
+                let enforced = self.admitted(request) == Condemned::Enforced;
+                if let Answer::TurnedAway { refusal } = answer {
+                    enforced && refusal.text.contains("exempt")
+                } else {
+                    !enforced && *answer == Answer::Admitted { known: false }
+                }
+            }
             (Some((Question::Abort { pull, .. }, _)), Answer::Ended) => self.gone.contains_key(pull),
             (Some((Question::Abort { pull, .. }, _)), Answer::NoSuchPull) => {
                 !self.leases.values().any(|seen| seen.id == Some(*pull))
@@ -64,6 +72,7 @@ impl Checker {
             Answer::Admitted { known } => *known != self.images_of(digest).is_empty(),
             Answer::Pulls { .. }
             | Answer::Pods { .. }
+            | Answer::TurnedAway { .. }
             | Answer::Ended
             | Answer::NoSuchPull
             | Answer::StillRunning { .. }
@@ -86,31 +95,38 @@ impl Checker {
         else {
             return Ok(());
         };
-        let before = self.refused.insert(digest.clone(), self.now);
+        let refused = (digest.clone(), image.clone());
+        let before = self.refused.insert(refused, self.now);
         let pause = before.map(|before| self.now.since(before));
         self.ensure(
             pause.is_none_or(|pause| pause >= REFUSAL_RECORDED_EVERY),
             Invariant::NoStorm,
-            || format!("a refusal of {digest} is recorded again after {pause:?}"),
+            || format!("a refusal of {image} is recorded again after {pause:?}"),
         )?;
         let fits = matches!(
             reason,
-            Reason::ImageTooLarge | Reason::LayerTooLarge | Reason::DeniedByRule | Reason::DeniedRecently
+            Reason::ImageTooLarge
+                | Reason::LayerTooLarge
+                | Reason::DeniedByRule
+                | Reason::DeniedRecently
+                | Reason::Orphaned
         );
-        let true_words = !evidence.is_empty() && evidence.iter().all(|piece| self.was_said(digest, piece));
+        let true_words = !evidence.is_empty()
+            && evidence
+                .iter()
+                .all(|piece| self.was_said(digest.as_ref(), image, piece));
         self.ensure(fits && true_words, Invariant::TwoSources, || {
-            format!("{image} ({digest}) is refused ({mode}) on {evidence:?}")
+            format!("{image} ({digest:?}) is refused ({mode}) on {evidence:?}")
         })?;
         let _: Mode = *mode;
         Ok(())
     }
 
     /// Whether this was said of an image that nobody has begun to fetch.
-    fn was_said(&self, digest: &Digest, evidence: &Evidence) -> bool {
+    fn was_said(&self, digest: Option<&Digest>, image: &ImageName, evidence: &Evidence) -> bool {
         let told = |manifest: &Digest| {
-            self.images_of(digest)
-                .into_iter()
-                .any(|one| one.digest == *manifest)
+            let images = digest.map(|digest| self.images_of(digest)).unwrap_or_default();
+            images.into_iter().any(|one| one.digest == *manifest)
         };
         match evidence {
             Evidence::DeclaredImage {
@@ -125,7 +141,8 @@ impl Checker {
                 ..
             } => told(manifest) && declared > limit,
             Evidence::DeniedImage { .. } => true,
-            Evidence::StoppedBefore { manifest, .. } => manifest == digest || told(manifest),
+            Evidence::StoppedBefore { manifest, .. } => digest == Some(manifest) || told(manifest),
+            Evidence::PodLost { pod, image: lost, .. } => self.lost.contains_key(&pod.uid) && lost == image,
             Evidence::IngestOverrun { .. }
             | Evidence::SocketFeeds { .. }
             | Evidence::LeaseInFlight { .. }
@@ -134,7 +151,7 @@ impl Checker {
             | Evidence::DiskShort { .. }
             | Evidence::HoldsSlots { .. }
             | Evidence::AskedFor { .. }
-            | Evidence::PodLost { .. }
+            | Evidence::CalledThrough { .. }
             | Evidence::Asked { .. } => false,
         }
     }

@@ -122,6 +122,38 @@ impl Checker {
 
     /// What must be answered to the verifier.
     pub(super) fn verified(&self, image: &ImageName, digest: &Digest) -> Condemned {
+        self.verified_for(image, digest, self.may_verify(image))
+    }
+
+    /// What must be answered to the gateway: by the image's digest, if its name has one, and by the name.
+    pub(super) fn admitted(&self, request: &PullRequest) -> Condemned {
+        let reference = Reference::parse(request.image.as_str()).ok();
+        let digest = reference.as_ref().and_then(Reference::digest);
+        let by_digest = digest.map(|digest| self.verified_for(&request.image, digest, vec![Some(request)]));
+        if let Some(condemned) = by_digest.filter(|condemned| *condemned != Condemned::No) {
+            return condemned;
+        }
+        let case = Case {
+            request: Some(request),
+            reference: reference.clone(),
+            repositories: Vec::new(),
+            digests: digest.into_iter().collect(),
+            all_digests: false,
+        };
+        let by_name = ways(&self.policy, &case).into_iter().map(|way| match way {
+            RuleVerdict::Deny { mode } => mode.into(),
+            RuleVerdict::Limit { mode, .. } if self.is_lost(request) => mode.into(),
+            RuleVerdict::Exempt | RuleVerdict::Limit { .. } => Condemned::No,
+        });
+        by_name.chain(self.switched_off()).min().unwrap_or(Condemned::No)
+    }
+
+    fn verified_for(
+        &self,
+        image: &ImageName,
+        digest: &Digest,
+        askers: Vec<Option<&PullRequest>>,
+    ) -> Condemned {
         let reference = Reference::parse(image.as_str()).ok();
         let label = reference.as_ref().and_then(|reference| {
             RepositoryName::new(format!(
@@ -138,7 +170,7 @@ impl Checker {
             images.into_iter().map(|image| vec![image]).collect()
         };
         let mut verdict = self.switched_off().unwrap_or(Condemned::Enforced);
-        for request in self.may_verify(image) {
+        for request in askers {
             for image in &each {
                 let case = Case {
                     request,
@@ -249,6 +281,7 @@ impl Checker {
                 | Source::Requests
                 | Source::Nri
                 | Source::Verifier
+                | Source::Gateway
                 | Source::Master
                 | Source::Operator => false,
             },
@@ -281,6 +314,10 @@ impl Checker {
                     },
                     |owner| owner.image == *image && owner.pod == *pod,
                 )
+            }
+            Evidence::CalledThrough { image, pod, calls } => {
+                let mut hypotheses = self.hypotheses(lease).into_iter().flatten();
+                *calls > 0 && hypotheses.any(|request| request.image == *image && request.pod == *pod)
             }
             Evidence::PodLost { pod, image, .. } => {
                 self.hypotheses(lease).into_iter().flatten().any(|request| {

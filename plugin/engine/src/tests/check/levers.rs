@@ -9,8 +9,9 @@ use crate::audit::{AuditRecord, Entry, PullFacts};
 use crate::bounds::CLEANUP_GRACE;
 use crate::event::{Question, View};
 use crate::evidence::{Evidence, Reason, Source};
-use crate::ids::{AttemptId, Digest, IngestKey, LeaseKey, SnapshotName, SocketName};
+use crate::ids::{AttemptId, Digest, GatewayCallId, IngestKey, LeaseKey, SnapshotName, SocketName};
 use crate::manifest::Manifest;
+use crate::owner::PullRequest;
 
 impl Checker {
     pub(super) fn lever(
@@ -43,6 +44,14 @@ impl Checker {
                     format!("the intent names {socket:?}, the lever {target}")
                 })?;
                 self.socket_lever(*target, *reason, evidence, intent.pull.as_ref())
+            }
+            Lever::CancelCalls { calls, refusal } => {
+                self.ensure(
+                    refusal.text.contains(reason.code()),
+                    Invariant::TwoSources,
+                    || format!("{reason}, and the caller hears {refusal:?}"),
+                )?;
+                self.call_lever(calls, *reason, evidence, intent.pull.as_ref())
             }
             Lever::DeleteLease { lease } => {
                 self.lease_lever(attempt, lease, *reason, evidence, intent.pull.as_ref())
@@ -152,6 +161,69 @@ impl Checker {
             .collect();
         self.ensure(shared.is_empty(), Invariant::RightPull, || {
             format!("{target} may as well be of {shared:?}")
+        })?;
+        self.acted(&lease, reason, evidence, facts);
+        Ok(())
+    }
+
+    /// Calls are cancelled only where each of them, whosever it is, is one's that is to be stopped.
+    fn call_lever(
+        &mut self,
+        calls: &[GatewayCallId],
+        reason: Reason,
+        evidence: &[Evidence],
+        facts: Option<&PullFacts>,
+    ) -> Result<(), Broken> {
+        let said: BTreeSet<Source> = evidence.iter().map(Evidence::source).collect();
+        let other = match reason {
+            Reason::Operator => Source::Operator,
+            Reason::Orphaned => Source::Master,
+            Reason::NamespaceBudget => Source::Requests,
+            Reason::ImageTooLarge
+            | Reason::LayerTooLarge
+            | Reason::LayerOverrunsManifest
+            | Reason::DeniedByRule
+            | Reason::NoDiskHeadroom
+            | Reason::StarvingOthers
+            | Reason::DeniedRecently => Source::Containerd,
+        };
+        let enough = said.contains(&Source::Gateway) && said.contains(&other);
+        self.ensure(enough, Invariant::TwoSources, || {
+            format!("{reason} on the word of {said:?}")
+        })?;
+        let lease = self.may_end(reason, evidence, facts)?;
+        let cancelled: Vec<_> = calls.iter().filter_map(|call| self.gateway.get(call)).collect();
+        self.ensure(
+            !calls.is_empty() && cancelled.len() == calls.len(),
+            Invariant::RightPull,
+            || format!("{calls:?} are to be cancelled, and not all are in flight"),
+        )?;
+        let wants = |request: &PullRequest, other: &PullRequest| {
+            (&request.image, &request.pod) == (&other.image, &other.pod)
+        };
+        let hypotheses = self.hypotheses(&lease);
+        let is_cancelled = |request: &PullRequest| cancelled.iter().any(|call| wants(call, request));
+        let all_its = hypotheses.iter().all(|asker| asker.is_some_and(is_cancelled));
+        self.ensure(all_its, Invariant::RightOwner, || {
+            format!("{lease} may be {hypotheses:?}'s, {cancelled:?} are cancelled")
+        })?;
+        let none_else = cancelled
+            .iter()
+            .all(|call| hypotheses.iter().flatten().any(|asker| wants(call, asker)));
+        self.ensure(none_else, Invariant::RightPull, || {
+            format!("{lease} may be {hypotheses:?}'s, {cancelled:?} are cancelled")
+        })?;
+        let is_alone = calls.len() == 1 && hypotheses.len() == 1;
+        let others = self.leases.keys().filter(|other| **other != lease);
+        let hit: Vec<_> = others
+            .filter(|other| !self.must_stop(other))
+            .filter(|other| {
+                let mut askers = self.hypotheses(other).into_iter();
+                askers.any(|asker| asker.map_or(!is_alone, is_cancelled))
+            })
+            .collect();
+        self.ensure(hit.is_empty(), Invariant::RightPull, || {
+            format!("{calls:?} may as well be of {hit:?}")
         })?;
         self.acted(&lease, reason, evidence, facts);
         Ok(())
@@ -290,6 +362,7 @@ impl Checker {
                 Question::Abort { .. }
                 | Question::Pulls { .. }
                 | Question::Verify { .. }
+                | Question::Admit { .. }
                 | Question::Pods => None,
             })
             .collect();
@@ -312,6 +385,7 @@ impl Checker {
             | Evidence::DiskShort { .. }
             | Evidence::HoldsSlots { .. }
             | Evidence::AskedFor { .. }
+            | Evidence::CalledThrough { .. }
             | Evidence::PodLost { .. }
             | Evidence::LeaseInFlight { .. } => false,
         });
@@ -355,7 +429,8 @@ impl Checker {
         let ours = match lever {
             Lever::AbortIngest { ingest } => self.ingest_is_left(ingest, gone, facts),
             Lever::RemoveSnapshot { snapshot } => self.snapshot_is_left(snapshot, gone),
-            Lever::DeleteLease { .. }
+            Lever::CancelCalls { .. }
+            | Lever::DeleteLease { .. }
             | Lever::DestroySocket { .. }
             | Lever::DisconnectSocket { .. }
             | Lever::DestroyAll { .. } => false,

@@ -171,7 +171,8 @@ impl Pulled {
     pub(super) fn action(self) -> Action {
         let socket = match &self.lever {
             Lever::DestroySocket { socket } | Lever::DisconnectSocket { socket } => Some(*socket),
-            Lever::DeleteLease { .. }
+            Lever::CancelCalls { .. }
+            | Lever::DeleteLease { .. }
             | Lever::DestroyAll { .. }
             | Lever::AbortIngest { .. }
             | Lever::RemoveSnapshot { .. } => None,

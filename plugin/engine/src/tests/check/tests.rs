@@ -1,6 +1,7 @@
 //! Each checker must be able to fail: it is fed a bad effect.
 
 mod answers;
+mod calls;
 
 use std::time::Duration;
 

@@ -3,8 +3,8 @@
 use super::{Asked, World, images};
 use crate::event::{Event, Question};
 use crate::evidence::Source;
-use crate::ids::{CallId, ImageName, SandboxId, VerdictId};
-use crate::owner::{LostPod, NodePod, Owner, RequestEnd};
+use crate::ids::{CallId, GatewayCallId, ImageName, SandboxId, VerdictId};
+use crate::owner::{LostPod, NodePod, Owner, PullRequest, RequestEnd};
 use crate::tests::build;
 use crate::tests::check::{Broken, Invariant};
 
@@ -21,8 +21,16 @@ pub(in crate::tests) enum Asker {
     Unseen,
 }
 
-fn pod(which: u8) -> &'static str {
+/// The pod of this number.
+pub(super) fn pod(which: u8) -> &'static str {
     PODS[usize::from(which) % PODS.len()]
+}
+
+/// What is asked for.
+pub(super) fn request(image: usize, of: Option<u8>) -> PullRequest {
+    let mut request = build::request(&images::reference(image), of.map(pod));
+    request.certain = of.is_some();
+    request
 }
 
 pub(super) fn node_pod(which: u8) -> NodePod {
@@ -41,14 +49,23 @@ impl World {
             return None;
         }
         let call = CallId(self.count());
-        let mut request = build::request(&images::reference(image), of.map(pod));
-        request.certain = of.is_some();
+        let request = request(image, of);
+        // The gateway hears it first, and passes it on. Not everybody goes through it.
+        let gateway = (!call.0.is_multiple_of(3)).then(|| GatewayCallId(self.count()));
+        if let Some(call) = gateway {
+            let request = request.clone();
+            self.gateway_tells(Event::GatewayCallBegan { call, request });
+        }
         self.request_passes(Event::CallBegan {
             call,
             at: self.now,
             request,
         });
-        Some(Asked { call, pod: of })
+        Some(Asked {
+            call,
+            pod: of,
+            gateway,
+        })
     }
 
     pub(super) fn request_ends(&mut self, asked: Asked, end: RequestEnd) {
@@ -57,6 +74,9 @@ impl World {
             at: self.now,
             end,
         });
+        if let Some(call) = asked.gateway {
+            self.gateway_tells(Event::GatewayCallEnded { call });
+        }
     }
 
     fn request_passes(&mut self, event: Event) {

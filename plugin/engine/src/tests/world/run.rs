@@ -15,13 +15,14 @@ use crate::tests::check::{Broken, Invariant};
 use crate::time::Time;
 
 const NAMESPACES: [&str; 2] = ["k8s.io", "other"];
-const SOURCES: [Source; 6] = [
+const SOURCES: [Source; 7] = [
     Source::Containerd,
     Source::Probes,
     Source::SocketTable,
     Source::Requests,
     Source::Nri,
     Source::Master,
+    Source::Gateway,
 ];
 /// How time may pass, in microseconds.
 const PAUSES: [u64; 10] = [
@@ -43,6 +44,13 @@ pub(in crate::tests) enum Step {
         asker: Asker,
     },
     Requests(u8),
+    /// So many things that the gateway tells arrive.
+    Gateway(u8),
+    /// The gateway asks whether a pull may go on.
+    Admit {
+        image: u8,
+        asker: Asker,
+    },
     LoseRequests,
     Pod(u8),
     /// The master says that a pod wants an image no longer.
@@ -140,6 +148,8 @@ impl World {
                 asker,
             } => self.begin_pull(usize::from(*image), NAMESPACES[usize::from(*namespace)], *asker),
             Step::Requests(most) => self.deliver_requests(usize::from(*most))?,
+            Step::Gateway(most) => self.deliver_gateway(usize::from(*most))?,
+            Step::Admit { image, asker } => self.admit(usize::from(*image), *asker)?,
             Step::LoseRequests => self.lose_requests()?,
             Step::Pod(which) => self.change_pod(*which)?,
             Step::PodLost { pod, image } => self.lose_pod(*pod, usize::from(*image))?,
@@ -287,6 +297,7 @@ impl World {
     /// Delivers whatever is on its way; `false` if nothing was.
     fn deliver(&mut self, levers: Outcome) -> Result<bool, Broken> {
         let told = self.trace.len();
+        self.deliver_gateway(usize::MAX)?;
         self.deliver_requests(usize::MAX)?;
         self.deliver_records(usize::MAX)?;
         while let Some(attempt) = self.levers.keys().next().copied() {
