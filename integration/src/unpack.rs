@@ -40,7 +40,7 @@ impl Unpack {
         let this = Self {
             folder: folder.to_owned(),
         };
-        fs::write(this.bounds(), bounds).context("write the bounds")?;
+        fs::write(this.bounds(), format!("{bounds}node = none\n")).context("write the bounds")?;
         fs::write(this.calls(), "").context("write the list of calls")?;
         let script = format!(
             "#!/bin/sh\necho \"$STREAM_PROCESSOR_MEDIATYPE\" >> {}\nexec {} \"$@\"\n",
@@ -61,6 +61,13 @@ impl Unpack {
     /// The file with the bounds.
     pub fn bounds(&self) -> PathBuf {
         self.folder.join("unpack.conf")
+    }
+
+    /// Has it tell this magi-node what it stops, and not the machine's.
+    pub fn tells(&self, node: &Path) -> Result<()> {
+        let mut bounds = fs::read_to_string(self.bounds()).context("read the bounds")?;
+        let _ = writeln!(bounds, "node = {}", node.display());
+        fs::write(self.bounds(), bounds).context("write the bounds")
     }
 
     /// The media types of the layers that it was called for.

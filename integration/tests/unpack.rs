@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use magi_integration::api::Counts;
 use magi_integration::containerd::{Line, Options};
 use magi_integration::image::shapes::{self, Archive, Form};
 use magi_integration::image::{Compression, Image, ImageBuilder, Layer};
+use magi_integration::magi::{self, Magi};
 use magi_integration::registry::content::{Content, digest_of};
 use magi_integration::unpack::Unpack;
 use magi_integration::{Containerd, Registry, tree, wait};
@@ -266,6 +267,57 @@ async fn a_bomb_is_stopped_at_the_bound_with_its_reason_in_the_pulls_error() -> 
         }
         let pull = node.cri().pull(&good_reference).await;
         ensure!(pull.outcome.as_deref() == Ok(good.id()), "{line}: {pull:?}");
+        node.shutdown()?.expect_none()?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn magi_node_knows_which_layer_of_which_pull_was_stopped() -> Result<()> {
+    let registry = Registry::start()?;
+    let layer = bomb(1)?;
+    let base = Layer::random(7, MIB, Compression::Gzip)?;
+    let image = ImageBuilder::oci().layer(base).layer(layer.clone()).build()?;
+    let reference = registry.put("bomb", "1", &image);
+    for line in Line::ALL {
+        let folder = tempfile::tempdir()?;
+        let unpack = Unpack::prepare(folder.path(), "unpacked = 2GiB\n")?;
+        let node = start(line, Some(&unpack), Some(DISK)).await?;
+        node.trust(&registry)?;
+        let magi = Magi::start(&node, &magi::Options::policy("version: 1\n")).await?;
+        unpack.tells(&magi.socket())?;
+        let pull = node.cri().pull(&reference).await;
+        ensure!(
+            pull.error().contains("magi-unpack: layer stopped"),
+            "{line}: {pull:?}"
+        );
+        magi.wait_audit("unpack-stopped", 1, GONE_WITHIN).await?;
+        let records = magi.audit_of("unpack-stopped")?;
+        let [record] = records.as_slice() else {
+            bail!("{line}: {records:?}")
+        };
+        ensure!(
+            record["stop"]["layer"] == layer.digest.as_str(),
+            "{line}: {record}"
+        );
+        ensure!(
+            record["stop"]["limit"]["unpacked"]["bytes"] == BOUND,
+            "{line}: {record}"
+        );
+        ensure!(record["pull"].to_string().contains("/bomb"), "{line}: {record}");
+        let shown = wait::until(
+            "the pull to end",
+            GONE_WITHIN,
+            Duration::from_millis(20),
+            async || {
+                let shown = magi.ctl(&["pulls", "--ended", "--layers"]).ok()?;
+                let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+                shown.contains("unpack").then_some(shown)
+            },
+        )
+        .await?;
+        ensure!(shown.contains("2147483648"), "{line}: {shown}");
+        magi.stop()?;
         node.shutdown()?.expect_none()?;
     }
     Ok(())

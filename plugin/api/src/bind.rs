@@ -1,6 +1,9 @@
 //! A listening socket as a file: root-only from its first moment, gone when its owner is. The control socket has one node;
 //! the gateway's is taken over by whoever comes next.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::fd::OwnedFd;

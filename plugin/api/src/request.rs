@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use magi_engine::event::Question;
+use magi_engine::event::{Question, UnpackStop};
 use magi_engine::ids::{Digest, ImageName, PullId};
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,11 @@ pub enum Ask {
     },
     /// The pods that NRI shows.
     Pods {},
+    /// A layer was stopped while it was unpacked; from `magi-unpack`, which containerd runs for each layer.
+    UnpackStopped {
+        /// What it stopped.
+        stop: UnpackStop,
+    },
     /// How the node itself does.
     Status {},
     /// From here on the connection is a conversation with magi-gateway (`gateway.rs`).
@@ -98,6 +103,7 @@ impl Ask {
             }),
             Self::Verify { image, digest, .. } => Request::Verify { image, digest },
             Self::Pods {} => Request::Question(Question::Pods),
+            Self::UnpackStopped { stop } => Request::Question(Question::UnpackStopped { stop }),
             Self::Status {} => Request::Status,
             Self::Gateway {} => Request::Gateway,
         }
@@ -106,6 +112,8 @@ impl Ask {
 
 #[cfg(test)]
 mod tests {
+    use magi_engine::event::UnpackLimit;
+
     use super::*;
 
     #[test]
@@ -122,5 +130,37 @@ mod tests {
         };
         assert_eq!(crate::line::write_request(ask.clone()).unwrap(), line);
         assert_eq!(crate::line::read_request(&line), Ok(ask));
+    }
+
+    #[test]
+    fn the_stream_processor_tells_in_these_words() {
+        let layer = format!("sha256:{}", "a".repeat(64));
+        for (words, layer, limit) in [
+            (
+                format!(r#""layer":"{layer}","limit":{{"unpacked":{{"bytes":9}}}}"#),
+                Some(Digest::parse(&layer).unwrap()),
+                UnpackLimit::Unpacked { bytes: 9 },
+            ),
+            (
+                r#""layer":null,"limit":{"ratio":{"times":7,"compressed":8}}"#.to_owned(),
+                None,
+                UnpackLimit::Ratio {
+                    times: 7,
+                    compressed: 8,
+                },
+            ),
+        ] {
+            let line =
+                format!(r#"{{"v":1,"ask":"unpack-stopped","stop":{{{words},"unpacked":10,"passed":3}}}}"#);
+            let stop = UnpackStop {
+                layer,
+                limit,
+                unpacked: 10,
+                passed: 3,
+            };
+            let ask = Ask::UnpackStopped { stop };
+            assert_eq!(crate::line::write_request(ask.clone()).unwrap(), line);
+            assert_eq!(crate::line::read_request(&line), Ok(ask));
+        }
     }
 }

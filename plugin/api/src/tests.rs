@@ -1,7 +1,7 @@
 //! Both ends of the contract against each other, and each against an end that misbehaves.
 
 use std::collections::BTreeSet;
-use std::fs::{self, Permissions};
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,7 +26,7 @@ const NOW: Time = Time::from_micros(1_700_000_000_000_000);
 /// A bound for what must come at once; nothing waits for it unless the test fails.
 const SOON: Duration = Duration::from_secs(20);
 
-fn folder() -> (TempDir, PathBuf) {
+pub(crate) fn folder() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("magi").join("node.sock");
     (folder, socket)
@@ -50,6 +50,7 @@ fn pull(repository: &str) -> PullReport {
         stored: u64::MAX,
         layers: Vec::new(),
         verdict: None,
+        unpack_stop: None,
     }
 }
 
@@ -226,6 +227,7 @@ async fn every_request_reaches_the_handler_with_its_asker() {
             Request::Question(Question::Abort { .. }) => answer(Answer::NoSuchPull),
             Request::Question(Question::Panic { .. }) => answer(Answer::Closed { count: 4 }),
             Request::Question(Question::Pods) => answer(Answer::Pods { pods: None }),
+            Request::Question(Question::UnpackStopped { .. }) => answer(Answer::Noted { pulls: 1 }),
             Request::Gateway => Err(Refusal::new(ErrorCode::Malformed, "it is a conversation")),
             Request::Verify { .. } | Request::Question(Question::Verify { .. } | Question::Admit { .. }) => {
                 answer(Answer::Admitted { known: false })
@@ -505,96 +507,4 @@ async fn the_socket_is_for_root_and_goes_with_the_server() {
     served.task.abort();
     assert!(served.task.await.unwrap_err().is_cancelled());
     assert_eq!(names(), BTreeSet::new());
-}
-
-#[tokio::test]
-async fn a_second_node_is_refused_and_a_stale_socket_replaced() {
-    let (_keep, socket) = folder();
-    let first = bind(&socket).unwrap();
-    assert!(matches!(bind(&socket), Err(BindError::Locked { .. })));
-    drop(first);
-
-    // A node that was killed leaves its socket and lock behind.
-    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
-    fs::write(socket.with_extension("sock.lock"), "").unwrap();
-    fs::write(socket.with_extension("sock.new"), "").unwrap();
-    let again = bind(&socket).unwrap();
-    assert_eq!(again.path(), socket);
-    drop(again);
-
-    // Whoever answers without our lock is respected as well, with a full backlog too.
-    let other = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    assert!(matches!(bind(&socket), Err(BindError::Answered { .. })));
-    rustix::net::listen(&other, 0).unwrap();
-    let _waiting = fill_backlog(&socket);
-    assert!(matches!(bind(&socket), Err(BindError::Answered { .. })));
-    drop(other);
-    fs::remove_file(&socket).unwrap();
-
-    fs::write(&socket, "precious").unwrap();
-    assert!(matches!(bind(&socket), Err(BindError::NotASocket { .. })));
-    assert_eq!(fs::read_to_string(&socket).unwrap(), "precious");
-}
-
-/// Connects until the kernel says that no more connections may wait.
-fn fill_backlog(socket: &std::path::Path) -> Vec<std::os::fd::OwnedFd> {
-    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
-    let address = SocketAddrUnix::new(socket).unwrap();
-    let mut waiting = Vec::new();
-    for _ in 0..16 {
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let stream = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
-        match connect(&stream, &address) {
-            Ok(()) => waiting.push(stream),
-            Err(errno) => {
-                assert_eq!(errno, rustix::io::Errno::AGAIN);
-                return waiting;
-            }
-        }
-    }
-    panic!("the backlog does not fill");
-}
-
-#[tokio::test]
-async fn a_node_that_was_replaced_does_not_remove_its_successor() {
-    let (_keep, socket) = folder();
-    let bound = bind(&socket).unwrap();
-    fs::remove_file(&socket).unwrap();
-    fs::write(&socket, "successor").unwrap();
-    drop(bound);
-    assert_eq!(fs::read_to_string(&socket).unwrap(), "successor");
-}
-
-#[test]
-fn folders_that_others_can_write_and_impossible_names_are_refused() {
-    let (_keep, socket) = folder();
-    let folder = socket.parent().unwrap();
-    fs::create_dir(folder).unwrap();
-    for mode in [0o777, 0o770, 0o1777] {
-        fs::set_permissions(folder, Permissions::from_mode(mode)).unwrap();
-        assert!(
-            matches!(bind(&socket), Err(BindError::UnsafeFolder { .. })),
-            "{mode:o}"
-        );
-    }
-    fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
-    assert!(matches!(
-        bind(&folder.join("x".repeat(120))),
-        Err(BindError::NotAnAddress { .. })
-    ));
-    assert!(matches!(
-        bind(std::path::Path::new("/")),
-        Err(BindError::NotAName { .. })
-    ));
-    fs::write(folder.join("file"), "").unwrap();
-    assert!(matches!(
-        bind(&folder.join("file/node.sock")),
-        Err(BindError::Folder { .. })
-    ));
-    let made = bind(&folder.join("deeper/still/node.sock")).unwrap();
-    assert_eq!(
-        fs::metadata(folder.join("deeper")).unwrap().permissions().mode() & 0o777,
-        0o700
-    );
-    drop(made);
 }

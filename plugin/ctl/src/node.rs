@@ -139,6 +139,7 @@ pub(crate) async fn abort(socket: &Path, args: AbortArgs) -> Result<Exit, Failur
         | Answer::Pods { .. }
         | Answer::Admitted { .. }
         | Answer::TurnedAway { .. }
+        | Answer::Noted { .. }
         | Answer::Refused { .. }
         | Answer::Closed { .. } => return Err(unasked()),
     };
@@ -171,6 +172,7 @@ pub(crate) async fn panic(socket: &Path, args: PanicArgs) -> Result<Exit, Failur
         | Answer::Pods { .. }
         | Answer::Admitted { .. }
         | Answer::TurnedAway { .. }
+        | Answer::Noted { .. }
         | Answer::Refused { .. }
         | Answer::Ended
         | Answer::NoSuchPull => return Err(unasked()),

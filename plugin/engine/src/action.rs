@@ -232,6 +232,11 @@ pub enum Answer {
         /// Whether its manifest is known, so that asking again after it was resolved would tell no more.
         known: bool,
     },
+    /// It stands in the trail; to magi-unpack.
+    Noted {
+        /// Pulls in flight that have the layer.
+        pulls: u64,
+    },
     /// The pull may not go on; to the gateway.
     TurnedAway {
         /// What its caller hears.

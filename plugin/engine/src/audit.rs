@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::UnpackStop;
 use crate::evidence::{Evidence, Reason, Source};
 use crate::ids::{AttemptId, Digest, ImageName, IngestRef, LeaseKey, PullId, RepositoryName, SocketName};
 use crate::owner::Owner;
@@ -169,6 +170,11 @@ pub enum Entry {
         /// Why.
         why: String,
     },
+    /// magi-unpack has stopped a layer of it, by the bounds of its own file.
+    UnpackStopped {
+        /// What it stopped.
+        stop: UnpackStop,
+    },
     /// The kill switch was set.
     KillSwitch {
         /// Whose hold of it.
@@ -205,6 +211,7 @@ impl Entry {
             | Self::Forgotten { .. }
             | Self::SourceChanged { .. }
             | Self::KillSwitch { .. }
+            | Self::UnpackStopped { .. }
             | Self::Kept { .. }
             | Self::Released { .. }
             | Self::PolicyInForce { .. } => &[],
@@ -279,6 +286,7 @@ impl fmt::Display for Entry {
                 failed: Some(why), ..
             } => write!(f, "its finished layers could not be kept: {why}"),
             Self::Released { why } => write!(f, "its finished layers are no longer kept: {why}"),
+            Self::UnpackStopped { stop } => write!(f, "stopped while it was unpacked: {stop}"),
             Self::KillSwitch { holder, engaged, by } => {
                 write!(
                     f,

@@ -1,5 +1,7 @@
 //! Everything that can happen, as the engine hears it.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::action::LeverOutcome;
@@ -341,4 +343,58 @@ pub enum Question {
     },
     /// The pods that NRI shows.
     Pods,
+    /// magi-unpack has stopped a layer, and containerd is about to end its pull: to be recorded, with whose it is.
+    UnpackStopped {
+        /// What it stopped.
+        stop: UnpackStop,
+    },
+}
+
+/// A layer that unpacks to more than magi-unpack lets through.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnpackStop {
+    /// The layer; none: magi-unpack could not tell which it is.
+    pub layer: Option<Digest>,
+    /// What it crossed.
+    pub limit: UnpackLimit,
+    /// Bytes that it unpacks to, at least.
+    pub unpacked: u64,
+    /// Of that, what was let through.
+    pub passed: u64,
+}
+
+/// A bound of magi-unpack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnpackLimit {
+    /// Bytes of one layer.
+    Unpacked {
+        /// How many.
+        bytes: u64,
+    },
+    /// Bytes of one layer, as a multiple of its compressed ones.
+    Ratio {
+        /// How many times as many.
+        times: u64,
+        /// Compressed bytes, as far as they were read.
+        compressed: u64,
+    },
+}
+
+impl fmt::Display for UnpackStop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.layer {
+            Some(layer) => write!(f, "layer {layer}")?,
+            None => f.write_str("a layer")?,
+        }
+        write!(f, " unpacks to {} bytes or more", self.unpacked)?;
+        match self.limit {
+            UnpackLimit::Unpacked { bytes } => write!(f, ", {bytes} are allowed")?,
+            UnpackLimit::Ratio { times, compressed } => {
+                write!(f, " from {compressed}, {times} times as many are allowed")?;
+            }
+        }
+        write!(f, "; {} were let through", self.passed)
+    }
 }

@@ -10,7 +10,7 @@ use crate::audit::PullFacts;
 use crate::bounds::{
     MAX_DECLARED_PER_PULL, MAX_LAYERS_REPORTED, MAX_MANIFESTS_PER_PULL, MAX_RESOURCES_PER_LEASE,
 };
-use crate::event::{Feed, IngestView, LeaseView};
+use crate::event::{Feed, IngestView, LeaseView, UnpackStop};
 use crate::evidence::{Evidence, Reason, TieMethod};
 use crate::ids::{Digest, IngestDir, IngestRef, LeaseKey, PullId, RepositoryName, SnapshotName, SocketName};
 use crate::manifest::{Layer, Manifest, ManifestBody};
@@ -50,6 +50,8 @@ pub(crate) struct Pull {
     pub(crate) verdict: Option<Verdict>,
     pub(crate) pursuit: Pursuit,
     pub(crate) pace: Pace,
+    /// magi-unpack has stopped a layer of it.
+    pub(crate) unpack_stop: Option<UnpackStop>,
     /// Another pull was seen to fetch a layer of it: it goes on with what that one brings.
     pub(crate) has_waited: bool,
     /// Something that a verdict hangs on has changed since the last one.
@@ -105,6 +107,7 @@ impl Pull {
             verdict: None,
             pursuit: Pursuit::default(),
             pace: Pace::default(),
+            unpack_stop: None,
             has_waited: false,
             changed: false,
         }
@@ -365,6 +368,7 @@ impl Pull {
                     .map(ToString::to_string)
                     .unwrap_or_default(),
             }),
+            unpack_stop: self.unpack_stop.clone(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::UnpackStop;
 use crate::evidence::{Reason, TieMethod};
 use crate::ids::{Digest, LeaseKey, PullId, RepositoryName, SocketName};
 use crate::owner::Owner;
@@ -64,6 +65,9 @@ pub struct PullReport {
     pub layers: Vec<LayerReport>,
     /// What was decided.
     pub verdict: Option<VerdictReport>,
+    /// What magi-unpack has stopped of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unpack_stop: Option<UnpackStop>,
 }
 
 /// One layer.

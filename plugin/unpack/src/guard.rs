@@ -47,6 +47,23 @@ enum What {
     Ratio { times: u64, compressed: u64 },
 }
 
+impl Exceeded {
+    /// The same in magi-node's words (`magi-node-api`, `Ask::UnpackStopped`), of this layer.
+    pub(crate) fn told_of(&self, layer: Option<&str>) -> String {
+        let layer = layer.map_or("null".to_owned(), |digest| format!("\"{digest}\""));
+        let limit = match self.what {
+            What::Unpacked { bound } => format!(r#"{{"unpacked":{{"bytes":{bound}}}}}"#),
+            What::Ratio { times, compressed } => {
+                format!(r#"{{"ratio":{{"times":{times},"compressed":{compressed}}}}}"#)
+            }
+        };
+        format!(
+            r#"{{"v":1,"ask":"unpack-stopped","stop":{{"layer":{layer},"limit":{limit},"unpacked":{},"passed":{}}}}}"#,
+            self.unpacked, self.passed
+        )
+    }
+}
+
 impl fmt::Display for Exceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (unpacked, passed) = (self.unpacked, self.passed);

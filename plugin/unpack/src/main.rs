@@ -15,6 +15,7 @@ mod linger;
 mod output;
 mod settings;
 mod sink;
+mod tell;
 
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let layer = layer::digest(parent_id(), input.beginning());
+            if let (Failure::Bound(exceeded), Some(node)) = (&failure, &settings.node) {
+                // containerd hears it in any case.
+                let _told = tell::node(node, &exceeded.told_of(layer.as_deref()));
+            }
             let layer = layer.map_or(String::new(), |digest| format!("; the layer is {digest}"));
             // containerd makes what stands here the pull's error, white space and all.
             let _nobody_listens = write!(io::stderr(), "magi-unpack: {failure}{layer}");

@@ -12,6 +12,11 @@ const DEFAULT_FILE: &str = "/etc/magi/unpack.conf";
 const FILE_ARGUMENT: &str = "--bounds";
 const FILE_VARIABLE: &str = "MAGI_UNPACK_CONF";
 
+/// magi-node's control socket unless the file says otherwise (`magi-node-api`, `DEFAULT_SOCKET`).
+const NODE: &str = "/run/magi/node.sock";
+/// What the file says in its place to have nobody told.
+const NOBODY: &str = "none";
+
 /// Longest file that is read, in bytes.
 const MAX_FILE: u64 = 16 << 10;
 
@@ -25,6 +30,8 @@ const DEFAULT_RATIO_FROM: u64 = 256 << 20;
 pub(crate) struct Settings {
     /// `None`: nothing is bounded, and the tar need not be followed.
     pub(crate) bounds: Option<Bounds>,
+    /// magi-node's control socket; `None`: it is told nothing.
+    pub(crate) node: Option<PathBuf>,
 }
 
 /// What one layer may come to.
@@ -58,7 +65,13 @@ impl Settings {
             .map_or_else(|| PathBuf::from(DEFAULT_FILE), PathBuf::from);
         let (settings, problems) = match read(&path) {
             Ok(text) => Self::parse(&text, &path),
-            Err(problem) => (Self { bounds: None }, vec![problem]),
+            Err(problem) => {
+                let none = Self {
+                    bounds: None,
+                    node: None,
+                };
+                (none, vec![problem])
+            }
         };
         for problem in problems.iter().take(MAX_NOTES) {
             eprintln!("magi-unpack: {}: {problem}", path.display());
@@ -66,12 +79,13 @@ impl Settings {
         settings
     }
 
-    /// Reads `key = value` lines; `#` begins a comment line. What it complains about does not count.
+    /// Reads `key = value` lines; `#` begins a comment, at the beginning of a line or after a space. What it complains about does not count.
     fn parse(text: &str, path: &Path) -> (Self, Vec<String>) {
         let mut problems = Vec::new();
         let (mut unpacked, mut times, mut from) = (None, None, DEFAULT_RATIO_FROM);
+        let mut node = Some(PathBuf::from(NODE));
         for (number, line) in (1..).zip(text.lines()) {
-            let line = line.trim();
+            let line = line.split(" #").next().unwrap_or_default().trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
@@ -81,7 +95,12 @@ impl Settings {
                 "unpacked" => bytes(value).map(|bytes| unpacked = Some(bytes)),
                 "ratio" => whole(value).map(|whole| times = Some(whole)),
                 "ratio-from" => bytes(value).map(|bytes| from = bytes),
-                _ => Err("neither unpacked, ratio nor ratio-from".to_owned()),
+                "node" if value == NOBODY => {
+                    node = None;
+                    Ok(())
+                }
+                "node" => absolute(value).map(|path| node = Some(path)),
+                _ => Err("neither unpacked, ratio, ratio-from nor node".to_owned()),
             };
             if let Err(problem) = read {
                 problems.push(format!("line {number}: {problem}"));
@@ -94,7 +113,7 @@ impl Settings {
         };
         let is_bound = bounds.unpacked.is_some() || bounds.ratio.is_some();
         let bounds = is_bound.then_some(bounds);
-        (Self { bounds }, problems)
+        (Self { bounds, node }, problems)
     }
 }
 
@@ -131,6 +150,15 @@ fn bytes(value: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("{value:?} is more than there is"))
 }
 
+fn absolute(value: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(value);
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(format!("{value:?} is neither a path from / on nor `{NOBODY}`"))
+    }
+}
+
 fn whole(value: &str) -> Result<NonZeroU64, String> {
     value
         .parse()
@@ -154,10 +182,20 @@ mod tests {
 
     #[test]
     fn the_file_s_lines_are_read_and_bad_ones_passed_over() {
-        let text = "# magi\n\n unpacked = 20 GiB \nratio=200\nratio-from = 1MiB\nspeed = 9\nnonsense\n";
+        let text =
+            "# magi\n\n unpacked = 20 GiB   # each\nratio=200\nratio-from = 1MiB\nspeed = 9\nnonsense\n";
         assert_eq!(parse(text), ([20 << 30, 200, 1 << 20], 2));
         assert_eq!(parse("unpacked = 7\nunpacked = x"), ([7, 0, 0], 1));
         assert_eq!(parse("ratio = 9"), ([0, 9, DEFAULT_RATIO_FROM], 0));
+    }
+
+    #[test]
+    fn magi_node_is_told_unless_the_file_forbids_it() {
+        let node = |text: &str| Settings::parse(text, Path::new("/f")).0.node;
+        assert_eq!(node(""), Some(PathBuf::from(NODE)));
+        assert_eq!(node("node = /x/y.sock"), Some(PathBuf::from("/x/y.sock")));
+        assert_eq!(node("node = none"), None);
+        assert_eq!(node("node = x"), Some(PathBuf::from(NODE)));
     }
 
     #[test]

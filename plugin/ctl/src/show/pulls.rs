@@ -127,10 +127,16 @@ fn row(now: Time, pull: &PullReport) -> Vec<Cell> {
     let base = if pull.stage == Stage::Ended { DIM } else { PLAIN };
     let (stage, stage_style) = stage(pull.stage);
     let sockets = pull.layers.iter().filter(|layer| layer.socket.is_some()).count();
+    let stopped = pull
+        .unpack_stop
+        .as_ref()
+        .map(|_| ("unpack-stopped".to_owned(), BAD));
     let (verdict, verdict_style) = pull
         .verdict
         .as_ref()
-        .map_or_else(|| ("-".to_owned(), base), verdict_text);
+        .map(verdict_text)
+        .or(stopped)
+        .unwrap_or_else(|| ("-".to_owned(), base));
     vec![
         Cell::new(pull.id.to_string(), base),
         Cell::new(image(pull), base),
@@ -215,6 +221,9 @@ fn details(pull: &PullReport, room: Room) -> Vec<String> {
             style,
             room,
         ));
+    }
+    if let Some(stop) = &pull.unpack_stop {
+        out.extend(note(&format!("stopped while it was unpacked: {stop}"), BAD, room));
     }
     out.extend(layers(&pull.layers, room));
     out

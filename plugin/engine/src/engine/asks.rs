@@ -3,15 +3,16 @@
 use super::Engine;
 use crate::action::{Action, Answer, Effects, Lever, LeverOutcome};
 use crate::audit::{AuditRecord, Entry};
-use crate::event::{Question, SocketStat};
+use crate::event::{Question, SocketStat, UnpackStop};
 use crate::evidence::{Evidence, Reason, Source};
 use crate::flights::Flight;
 use crate::ids::{AttemptId, RequestId};
+use crate::pull::Pull;
 use crate::questions::Waiting;
 use crate::switch::SwitchHolder;
 use crate::time::Time;
 
-/// People that the record of a panic names.
+/// People that the record of a panic names, and pulls of which is recorded that their layer was stopped.
 const MAX_ACTORS: usize = 16;
 
 impl Engine {
@@ -40,6 +41,7 @@ impl Engine {
             }
             Question::Verify { image, digest } => self.verify(now, request, image, digest, fx),
             Question::Admit { request: asked } => self.admit(now, request, asked, fx),
+            Question::UnpackStopped { stop } => self.unpack_stopped(request, stop, fx),
             Question::Pods => {
                 let pods = self.is_up(Source::Nri).then(|| self.pods.all());
                 answer(Answer::Pods { pods });
@@ -54,6 +56,33 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// magi-unpack has stopped a layer: nothing is left to be done, but to say whose it was.
+    fn unpack_stopped(&mut self, request: RequestId, stop: UnpackStop, fx: &mut Effects) {
+        let has_it = |pull: &&mut Pull| {
+            let its = stop
+                .layer
+                .as_ref()
+                .map(|layer| pull.declared.layers.contains_key(layer));
+            its.unwrap_or(false)
+        };
+        let mut whose = Vec::new();
+        for pull in self.pulls.values_mut().filter(has_it) {
+            pull.unpack_stop = Some(stop.clone());
+            whose.push(pull.facts());
+        }
+        let pulls = u64::try_from(whose.len()).unwrap_or(u64::MAX);
+        let mut whose: Vec<_> = whose.into_iter().take(MAX_ACTORS).map(Some).collect();
+        if whose.is_empty() {
+            whose.push(None);
+        }
+        for facts in whose {
+            let entry = Entry::UnpackStopped { stop: stop.clone() };
+            self.record(fx, facts, entry);
+        }
+        let answer = Answer::Noted { pulls };
+        fx.push(Action::Answer { request, answer });
     }
 
     /// Somebody sets the kill switch. Who waits for something to be stopped waits in vain, and hears so.

@@ -1,10 +1,11 @@
 //! People ask, and each gets one answer.
 
-use super::build::{GIB, MIB, enforce, image, observe, policy, socket, stat};
+use super::build::{GIB, MIB, digest, enforce, image, observe, policy, socket, stat};
 use super::scene::{World, destroy, done, why};
 use crate::action::{Answer, Lever, LeverOutcome};
+use crate::audit::Entry;
 use crate::bounds::{ANSWER_WITHIN, MAX_QUESTIONS};
-use crate::event::{Event, Question};
+use crate::event::{Event, Question, UnpackLimit, UnpackStop};
 use crate::evidence::{Reason, Source};
 use crate::ids::{PullId, RequestId};
 use crate::policy::RuleVerdict;
@@ -212,4 +213,34 @@ fn a_question_about_pulls_is_answered_at_once_with_no_source_up() {
     let request = world.ask(Question::Pulls { ended: true });
     assert_eq!(request, RequestId(1));
     assert!(matches!(world.answers().as_slice(), [(_, Answer::Pulls { report })] if report.pulls.is_empty()));
+}
+
+#[test]
+fn what_was_stopped_while_it_was_unpacked_is_recorded_with_whose_it_is() {
+    let mut world = World::new(enforce(100 * GIB));
+    world
+        .lease("bomb")
+        .manifest(image(30, &[(3, GIB)], &["reg/bomb"]));
+    world
+        .lease("other")
+        .manifest(image(31, &[(4, GIB)], &["reg/other"]));
+    world.look().records();
+    let told = |layer| UnpackStop {
+        layer,
+        limit: UnpackLimit::Unpacked { bytes: GIB },
+        unpacked: 2 * GIB,
+        passed: MIB,
+    };
+    for (layer, pulls) in [(Some(digest(3)), 1), (Some(digest(9)), 0), (None, 0)] {
+        let stop = told(layer);
+        let request = world.ask(Question::UnpackStopped { stop: stop.clone() });
+        assert_eq!(world.answers(), [(request, Answer::Noted { pulls })]);
+        assert_eq!(world.records(), [Entry::UnpackStopped { stop }]);
+    }
+    world.lease("bomb").ends();
+    world.look();
+    let ended = world.engine.report(true).ended.remove(0);
+    assert_eq!(ended.unpack_stop, Some(told(Some(digest(3)))));
+    let other = world.engine.report(false).pulls.remove(0);
+    assert_eq!(other.unpack_stop, None);
 }

@@ -336,6 +336,7 @@ impl World {
             Answer::Pulls { .. }
             | Answer::Pods { .. }
             | Answer::TurnedAway { .. }
+            | Answer::Noted { .. }
             | Answer::Admitted { .. }
             | Answer::Refused { .. }
             | Answer::Ended

@@ -8,6 +8,7 @@ use crate::bounds::REFUSAL_RECORDED_EVERY;
 use crate::event::Question;
 use crate::evidence::{Evidence, Reason, Source};
 use crate::ids::{Digest, ImageName, RequestId};
+use crate::manifest::Manifest;
 use crate::policy::Mode;
 
 impl Checker {
@@ -51,7 +52,18 @@ impl Checker {
                 answer,
                 Answer::Closed { .. } | Answer::Failed { .. } | Answer::StillRunning { .. } | Answer::Busy
             ),
-            (Some((Question::Pods, _)) | None, _) => false,
+            (Some((Question::UnpackStopped { stop }, _)), Answer::Noted { pulls }) => {
+                let has_it = |layer: &Digest| {
+                    let seen = self.leases.values();
+                    seen.filter(|seen| {
+                        let mut layers = seen.roots().into_iter().flat_map(Manifest::layers);
+                        layers.any(|one| one.digest == *layer)
+                    })
+                    .count()
+                };
+                usize::try_from(*pulls) == Ok(stop.layer.as_ref().map_or(0, has_it))
+            }
+            (Some((Question::Pods | Question::UnpackStopped { .. }, _)) | None, _) => false,
         };
         self.ensure(right, Invariant::OneAnswer, || {
             format!("{asked:?} is answered with {answer:?}")
@@ -73,6 +85,7 @@ impl Checker {
             Answer::Pulls { .. }
             | Answer::Pods { .. }
             | Answer::TurnedAway { .. }
+            | Answer::Noted { .. }
             | Answer::Ended
             | Answer::NoSuchPull
             | Answer::StillRunning { .. }

@@ -363,6 +363,7 @@ impl Checker {
                 | Question::Pulls { .. }
                 | Question::Verify { .. }
                 | Question::Admit { .. }
+                | Question::UnpackStopped { .. }
                 | Question::Pods => None,
             })
             .collect();
