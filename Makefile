@@ -91,6 +91,11 @@ bench: root parts release ## measure latency, throughput and idle cost, side by 
 	@$(STEP) "bench of the master's fan-out" $(CARGO) bench $(FLAGS) --package magi-master --bench fanout \
 		-- --json "$$(realpath "$${CARGO_TARGET_DIR:-target}")/bench/fanout.json"
 
+.PHONY: soak
+soak: SOAK_ATTACKS ?= 1000
+soak: root parts build ## attack SOAK_ATTACKS (1000) times, with a healthy pull beside each
+	@$(STEP) 'soak' $(CARGO) run $(FLAGS) --quiet $(HARNESS) --bin magi-soak -- $(SOAK_ATTACKS)
+
 .PHONY: fuzz
 fuzz: FUZZ_SECONDS ?= 300
 fuzz: deps ## feed mutated real bytes to every decoder, FUZZ_SECONDS (300) each

@@ -197,6 +197,19 @@ impl Magi {
         Ok(records)
     }
 
+    /// Waits until it hears from this source.
+    pub async fn wait_for_source(&self, source: &str) -> Result<()> {
+        let what = format!("{source} to be heard");
+        let up = wait::until(&what, READY_WITHIN, STEP, || async {
+            let records = self.audit_of("source-changed").unwrap_or_default();
+            records
+                .iter()
+                .any(|record| record["source"] == source && record["up"] == true)
+                .then_some(())
+        });
+        up.await.with_context(|| self.log_tail(30))
+    }
+
     /// Audit records of one kind.
     pub fn audit_of(&self, kind: &str) -> Result<Vec<Value>> {
         Ok(self
@@ -242,6 +255,12 @@ impl Magi {
             .parse()
             .context("VmRSS")?;
         Ok(kib << 10)
+    }
+
+    /// Files that it has open, sockets and all, as the kernel says.
+    pub fn descriptors(&self) -> Result<usize> {
+        let path = format!("/proc/{}/fd", self.process.pid());
+        Ok(std::fs::read_dir(&path).with_context(|| path.clone())?.count())
     }
 
     /// Processor time used so far, user and system, as the kernel says.
