@@ -11,6 +11,7 @@
 
 pub mod api;
 pub mod channel;
+pub mod chaos;
 pub mod containerd;
 pub mod cri;
 pub mod crictl;

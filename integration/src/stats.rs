@@ -1,5 +1,8 @@
 //! Samples and what they come to.
 
+use std::path::Path;
+
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 /// What a series of samples comes to.
@@ -40,6 +43,15 @@ pub fn summary(samples: impl IntoIterator<Item = f64>) -> Summary {
 /// The value in the middle.
 pub fn median(samples: impl IntoIterator<Item = f64>) -> f64 {
     summary(samples).median
+}
+
+/// Writes what was found to a file, with its folder.
+pub fn write(path: &Path, found: &impl Serialize) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    }
+    let text = serde_json::to_string_pretty(found).context("encode what was found")?;
+    std::fs::write(path, text + "\n").with_context(|| format!("write {}", path.display()))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use magi_integration::{parts, soak};
+use magi_integration::{parts, soak, stats};
 
 const USAGE: &str = "usage: magi-soak [ATTACKS]    (1000, half of them on each containerd)";
 const ATTACKS: u64 = 1000;
@@ -37,7 +37,7 @@ async fn main() -> ExitCode {
 async fn run(attacks: u64) -> Result<bool> {
     let report = soak::run(attacks, |word| eprintln!("{word}")).await?;
     let path = parts::target_dir().join("soak/report.json");
-    report.write(&path)?;
+    stats::write(&path, &report)?;
     let mut misses = Vec::new();
     for run in &report.runs {
         println!(

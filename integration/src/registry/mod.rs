@@ -44,6 +44,8 @@ pub struct Options {
     /// the client received; `None` leaves the kernel's choice, for benches of throughput. Below 128 KiB loopback stalls
     /// between single segments: 64 KiB cost a pull of 1 GiB minutes.
     pub send_buffer: Option<usize>,
+    /// The port that it listens on; 0: any.
+    pub port: u16,
 }
 
 impl Options {
@@ -125,9 +127,9 @@ impl Registry {
             send_buffer: options.send_buffer,
             connections: AtomicU64::new(0),
         });
-        let v4 = listen(&runtime, Ipv4Addr::LOCALHOST.into(), &shared)?;
+        let v4 = listen(&runtime, (Ipv4Addr::LOCALHOST, options.port).into(), &shared)?;
         // A machine without IPv6 is no reason to fail.
-        let v6 = listen(&runtime, Ipv6Addr::LOCALHOST.into(), &shared).ok();
+        let v6 = listen(&runtime, (Ipv6Addr::LOCALHOST, 0).into(), &shared).ok();
         Ok(Self {
             shared,
             v4,

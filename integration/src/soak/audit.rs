@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::attack::{Attack, Beside};
-use crate::magi::Magi;
+use crate::magi::{self, Magi};
 use crate::wait;
 
 const STEP: Duration = Duration::from_millis(100);
@@ -79,16 +79,13 @@ impl Trail {
             let told = self.of_attack(attack, "unpack-stopped").next();
             return told.is_none().then(|| "no unpack-stopped".to_owned());
         };
-        let attempts = |records: &mut dyn Iterator<Item = &Value>| -> BTreeSet<u64> {
-            records.filter_map(|record| record["attempt"].as_u64()).collect()
-        };
-        let intents = attempts(&mut self.of_attack(attack, "intent"));
-        let outcomes = attempts(&mut self.records.iter().filter(|record| record["kind"] == "outcome"));
-        if intents.is_empty() {
+        if self.of_attack(attack, "intent").next().is_none() {
             return Some("no intent".to_owned());
         }
-        if let Some(open) = intents.difference(&outcomes).next() {
-            return Some(format!("no outcome of attempt {open}"));
+        if let Some(open) = magi::open_intents(&self.records)
+            .find(|open| self.of_attack(attack, "intent").any(|its| its == *open))
+        {
+            return Some(format!("no outcome of attempt {}", open["attempt"]));
         }
         let other = self
             .of_attack(attack, "intent")

@@ -1,9 +1,7 @@
 //! What a soak comes to, as `target/soak/report.json` says it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::{Held, Kind, Tally};
@@ -123,17 +121,6 @@ impl Run {
                 )
             })
             .collect()
-    }
-}
-
-impl Report {
-    /// Writes it.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
-        }
-        let text = serde_json::to_string_pretty(self).context("write the report")?;
-        std::fs::write(path, text + "\n").with_context(|| format!("write {}", path.display()))
     }
 }
 
