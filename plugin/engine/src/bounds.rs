@@ -97,6 +97,10 @@ pub const LOOK_FOR_LEASE: Duration = Duration::from_millis(5);
 pub const MAX_LOST_PODS: usize = 4096;
 /// Images of one such pod; Kubernetes allows a pod some hundred containers.
 pub const MAX_LOST_IMAGES: usize = 256;
+/// How far the clocks of the kernel's records and of containerd's leases may differ.
+pub const CLOCKS_DIFFER: Duration = Duration::from_micros(500);
+/// So soon after magi's gateway has read a call it passes it on to containerd: a question to magi-node lies between.
+pub const PASSED_ON_WITHIN: Duration = Duration::from_secs(1);
 /// A pull that has had nothing to download for so long, and lacks something, waits for a slot.
 pub const WAITS_FOR_SLOT: Duration = Duration::from_secs(5);
 /// Bytes of a compressed layer that containerd unpacks in a second, at the slowest: for so long a pull is not slow.

@@ -132,7 +132,7 @@ impl Engine {
             Event::CallBegan { call, at, request } => self.call_began(now, call, at, request),
             Event::CallEnded { call, at, end } => self.call_ended(now, call, at, end),
             Event::CallsMissed { since, until } => self.requests.missed(since, until),
-            Event::GatewayCallBegan { call, request } => self.gateway_call_began(call, request, fx),
+            Event::GatewayCallBegan { call, at, request } => self.gateway_call_began(call, at, request, fx),
             Event::GatewayCallEnded { call } => self.gateway.ended(call),
             Event::PodsListed { pods } => self.pods_listed(pods, fx),
             Event::PodSeen { pod } => self.pod_seen(pod, fx),

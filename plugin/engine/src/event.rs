@@ -110,6 +110,8 @@ pub enum Event {
     GatewayCallBegan {
         /// Names it.
         call: GatewayCallId,
+        /// When the gateway read it, by the wall clock.
+        at: Time,
         /// What it asks for.
         request: PullRequest,
     },

@@ -5,13 +5,14 @@
 //! containerd is asked once more for each of them, by the gateway, and that request is seen on its socket as every other
 //! (`requests.rs`). The same call must not count twice, so it is the request that has a pull, and a request is known to be
 //! a gateway's by what it asks for: the same image for the same pod. Requests that are equal in that are not told
-//! apart; where there are more of them than calls, one of them came past the gateway, and none is called back.
+//! apart but by time: a call is passed on at once. Where one fits no call it came past the gateway, and none is called back.
 
 use std::collections::BTreeMap;
 
-use crate::bounds::MAX_GATEWAY_CALLS;
+use crate::bounds::{CLOCKS_DIFFER, MAX_GATEWAY_CALLS, PASSED_ON_WITHIN};
 use crate::ids::{GatewayCallId, ImageName};
 use crate::owner::{PodIdentity, PullRequest};
+use crate::time::Time;
 
 /// What makes two requests equal: a pod asks once for an image, and again only when it has its answer.
 pub(crate) type Wanted<'a> = (&'a ImageName, Option<&'a PodIdentity>);
@@ -24,16 +25,17 @@ pub(crate) fn wanted(request: &PullRequest) -> Wanted<'_> {
 /// The calls in flight.
 #[derive(Debug, Default)]
 pub(crate) struct GatewayCalls {
-    calls: BTreeMap<GatewayCallId, PullRequest>,
+    /// With when the gateway read them.
+    calls: BTreeMap<GatewayCallId, (Time, PullRequest)>,
 }
 
 impl GatewayCalls {
     /// Takes a call over; `false` if there are too many, and it cannot be called back.
-    pub(crate) fn began(&mut self, call: GatewayCallId, request: PullRequest) -> bool {
+    pub(crate) fn began(&mut self, call: GatewayCallId, at: Time, request: PullRequest) -> bool {
         if self.calls.len() >= MAX_GATEWAY_CALLS && !self.calls.contains_key(&call) {
             return false;
         }
-        self.calls.insert(call, request);
+        self.calls.insert(call, (at, request));
         true
     }
 
@@ -47,10 +49,31 @@ impl GatewayCalls {
         self.calls.clear();
     }
 
-    /// The calls that want this.
-    pub(crate) fn that_want(&self, what: Wanted<'_>) -> Vec<GatewayCallId> {
-        let same = self.calls.iter().filter(|(_, request)| wanted(request) == what);
-        same.map(|(call, _)| *call).collect()
+    /// The calls that want this, and when the gateway read them: oldest first.
+    pub(crate) fn that_want(&self, what: Wanted<'_>) -> Vec<(Time, GatewayCallId)> {
+        let same = self
+            .calls
+            .iter()
+            .filter(|(_, (_, request))| wanted(request) == what);
+        let mut same: Vec<_> = same.map(|(call, (at, _))| (*at, *call)).collect();
+        same.sort_unstable();
+        same
+    }
+
+    /// For each of these requests for the same, oldest first, the call that was passed on as it. None if one of them cannot
+    /// have been any: it came past the gateway, or its call's own request was not seen.
+    pub(crate) fn passed_on_as(
+        &self,
+        what: Wanted<'_>,
+        requests: &[Time],
+    ) -> Option<Vec<(Time, GatewayCallId)>> {
+        let mut calls = self.that_want(what).into_iter();
+        let passed_on = |request: &Time| {
+            calls.find(|(read, _)| {
+                *read <= request.after(CLOCKS_DIFFER) && *request <= read.after(PASSED_ON_WITHIN)
+            })
+        };
+        requests.iter().map(passed_on).collect()
     }
 
     /// Whether there is none.

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::bounds::{MAX_CALLS, MAX_GONE_PULLS, MAX_LOOKS, MAX_MISSED_SPANS};
+use crate::bounds::{CLOCKS_DIFFER, MAX_CALLS, MAX_GONE_PULLS, MAX_LOOKS, MAX_MISSED_SPANS};
 use crate::gateway::{Wanted, wanted};
 use crate::ids::{CallId, Digest, ImageName, PullId};
 use crate::owner::{PullRequest, RequestEnd};
@@ -26,8 +26,6 @@ use crate::time::Time;
 
 /// Source: containerd 2.1.9 internal/cri/constants/constants.go, `K8sContainerdNamespace`.
 const CRI_NAMESPACE: &str = "k8s.io";
-/// How far the clocks of the kernel's records and of containerd's leases may differ.
-const CLOCKS_DIFFER: Duration = Duration::from_micros(500);
 /// Within this time a request has its lease (a few milliseconds measured; containerd's database may be busy).
 const LEASE_WITHIN: Duration = Duration::from_millis(30);
 /// Within this time a question for an image's status is answered, from containerd's memory.
@@ -369,10 +367,21 @@ impl Requests {
         self.calls.get(&call).is_some_and(|call| call.ended.is_none())
     }
 
-    /// How many requests in flight want just this.
-    pub(crate) fn open_that_want(&self, what: Wanted<'_>) -> usize {
+    /// When the requests in flight that want just this came, the oldest first.
+    pub(crate) fn open_that_want(&self, what: Wanted<'_>) -> Vec<Time> {
         let open = self.calls.values().filter(|call| call.ended.is_none());
-        open.filter(|call| wanted(&call.asker.request) == what).count()
+        let mut times: Vec<_> = open
+            .filter(|call| wanted(&call.asker.request) == what)
+            .map(|call| call.at)
+            .collect();
+        times.sort_unstable();
+        times
+    }
+
+    /// Whether a request of this time may have gone unseen.
+    pub(crate) fn may_have_missed(&self, from: Time, to: Time) -> bool {
+        let mut missed = self.missed.iter();
+        missed.any(|(since, until)| to.after(CLOCKS_DIFFER) >= *since && from <= until.after(CLOCKS_DIFFER))
     }
 
     /// Whether no request is known that could be anybody's.

@@ -8,7 +8,7 @@ use magi_engine::action::Answer;
 use magi_engine::event::Question;
 use magi_engine::ids::GatewayCallId;
 use magi_engine::owner::PullRequest;
-use magi_engine::{Event, Source};
+use magi_engine::{Event, Source, Time};
 use magi_node_api::gateway::{CallNumber, FromGateway, OrderNumber, Refusal, Talk, TalkError, ToGateway};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -86,11 +86,11 @@ impl GatewaySource {
         loop {
             let done = tokio::select! {
                 heard = talk.hear() => match heard {
-                    Ok(Some(FromGateway::Began { call, at: _, request, asks })) => {
+                    Ok(Some(FromGateway::Began { call, at, request, asks })) => {
                         if asks && admissions.len() < MAX_ADMISSIONS {
                             admissions.spawn(admission(self.asking.clone(), call, request.clone()));
                         }
-                        self.began(own, call, request).await
+                        self.began(own, call, at, request).await
                     }
                     Ok(Some(FromGateway::Ended { call })) => self.ended(own, call).await,
                     Ok(Some(FromGateway::Cancelled { order, count })) => {
@@ -117,7 +117,7 @@ impl GatewaySource {
         }
     }
 
-    async fn began(&self, own: u64, number: CallNumber, request: PullRequest) -> Result<(), Over> {
+    async fn began(&self, own: u64, number: CallNumber, at: Time, request: PullRequest) -> Result<(), Over> {
         let mut table = self.gateways.table().await;
         table.calls = table.calls.saturating_add(1);
         let call = GatewayCallId(table.calls);
@@ -132,7 +132,10 @@ impl GatewaySource {
         }
         gateway.calls.insert(number, call);
         self.gateways.changed(&table);
-        Ok(self.inbox.send(Event::GatewayCallBegan { call, request }).await?)
+        Ok(self
+            .inbox
+            .send(Event::GatewayCallBegan { call, at, request })
+            .await?)
     }
 
     async fn ended(&self, own: u64, number: CallNumber) -> Result<(), Over> {

@@ -10,13 +10,20 @@ use crate::gateway::{Wanted, wanted};
 use crate::ids::GatewayCallId;
 use crate::owner::PullRequest;
 use crate::pull::Pull;
+use crate::time::Time;
 
 impl Engine {
-    pub(super) fn gateway_call_began(&mut self, call: GatewayCallId, request: PullRequest, fx: &mut Effects) {
+    pub(super) fn gateway_call_began(
+        &mut self,
+        call: GatewayCallId,
+        at: Time,
+        request: PullRequest,
+        fx: &mut Effects,
+    ) {
         if !self.is_up(Source::Gateway) {
             return;
         }
-        let had_room = self.gateway.began(call, request);
+        let had_room = self.gateway.began(call, at, request);
         if !had_room && !self.said.too_many_gateway_calls {
             let what = format!("calls in the gateway, beyond {MAX_GATEWAY_CALLS} at once");
             self.forgotten(fx, None, &what);
@@ -39,13 +46,14 @@ impl Engine {
         }
         let mut calls = Vec::new();
         for what in &askers {
-            let its = self.gateway.that_want(*what);
             let requests = self.requests.open_that_want(*what);
-            // Without an open request it is over already; with more of them, one is no call of the gateway's.
-            if requests == 0 || requests > its.len() {
+            let its = self.gateway.passed_on_as(*what, &requests)?;
+            // Without an open request it is over already; and one that was not seen may be what a call was passed on as.
+            let (first, last) = (its.first()?.0, *requests.last()?);
+            if self.requests.may_have_missed(first, last) {
                 return None;
             }
-            calls.extend(its);
+            calls.extend(its.into_iter().map(|(_, call)| call));
         }
         let is_alone = calls.len() == 1 && pull.owners.known().is_some();
         let mut others = self.pulls.values().filter(|other| other.id != pull.id);

@@ -26,6 +26,7 @@ fn called(world: &mut World, call: u64, pod: &str) {
 fn through_gateway(world: &mut World, call: u64, pod: &str) {
     world.tell(Event::GatewayCallBegan {
         call: GatewayCallId(call),
+        at: world.now,
         request: request(APP, Some(pod)),
     });
 }
@@ -80,6 +81,21 @@ fn a_request_like_a_call_s_that_came_past_the_gateway_saves_both() {
     huge(&mut world, "l");
     world.live(200);
     world.closes(destroy(7), done());
+}
+
+/// Its pull may be another one, of which nothing is known to be bad.
+#[test]
+fn a_call_whose_own_request_was_not_seen_is_not_cancelled_for_one_like_it() {
+    for up_at in [0, 5_000] {
+        let mut world = World::new(enforce(GIB));
+        world.up(Source::Gateway).pass(up_at);
+        through_gateway(&mut world, 1, "a/one");
+        world.up(Source::Requests).pass(5_000 - up_at);
+        world.asked(2, APP, Some("a/one")).pass(2);
+        huge(&mut world, "l");
+        world.live(200);
+        world.closes(destroy(7), done());
+    }
 }
 
 #[test]

@@ -271,7 +271,7 @@ impl Checker {
             }
             Event::CallBegan { call, at, request } => self.call_began(*call, *at, request),
             Event::CallEnded { call, at, end: _ } => self.call_ended(*call, *at),
-            Event::GatewayCallBegan { call, request } => {
+            Event::GatewayCallBegan { call, at: _, request } => {
                 if self.up.contains(&Source::Gateway) {
                     self.gateway.insert(*call, request.clone());
                 }

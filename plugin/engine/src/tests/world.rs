@@ -87,6 +87,7 @@ struct Pull {
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     call: CallId,
+    at: Time,
     pod: Option<u8>,
     /// It came through the gateway.
     gateway: Option<GatewayCallId>,

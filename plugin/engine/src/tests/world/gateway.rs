@@ -33,7 +33,9 @@ impl World {
                 continue;
             };
             let request = requests::request(pull.image, asked.pod);
-            self.gateway.push_back(Event::GatewayCallBegan { call, request });
+            let at = asked.at;
+            self.gateway
+                .push_back(Event::GatewayCallBegan { call, at, request });
         }
     }
 

@@ -54,7 +54,8 @@ impl World {
         let gateway = (!call.0.is_multiple_of(3)).then(|| GatewayCallId(self.count()));
         if let Some(call) = gateway {
             let request = request.clone();
-            self.gateway_tells(Event::GatewayCallBegan { call, request });
+            let at = self.now;
+            self.gateway_tells(Event::GatewayCallBegan { call, at, request });
         }
         self.request_passes(Event::CallBegan {
             call,
@@ -63,6 +64,7 @@ impl World {
         });
         Some(Asked {
             call,
+            at: self.now,
             pod: of,
             gateway,
         })

@@ -46,6 +46,7 @@ fn stage() -> Stage {
         let request = build::request(APP, Some(pod));
         stage.tell(Event::GatewayCallBegan {
             call: GatewayCallId(number),
+            at: stage.now,
             request: request.clone(),
         });
         stage.tell(Event::CallBegan {
