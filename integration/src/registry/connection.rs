@@ -23,6 +23,15 @@ use super::serve::{self, Peer};
 pub(super) fn listen(runtime: &Runtime, address: IpAddr, shared: &Arc<Shared>) -> Result<SocketAddr> {
     let listener =
         std::net::TcpListener::bind((address, 0)).with_context(|| format!("listen on {address}"))?;
+    serve_on(runtime, listener, shared)
+}
+
+/// Serves what comes there. A socket stays in the network namespace in which it was made, whoever serves it.
+pub(super) fn serve_on(
+    runtime: &Runtime,
+    listener: std::net::TcpListener,
+    shared: &Arc<Shared>,
+) -> Result<SocketAddr> {
     listener
         .set_nonblocking(true)
         .context("make the listener non-blocking")?;
