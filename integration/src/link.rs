@@ -65,6 +65,7 @@ impl Link {
             space.run("ip", &["address", "add", &address, "dev", INTERFACE])?;
             space.run("ip", &["link", "set", INTERFACE, "up"])?;
             space.run("ip", &["link", "set", "lo", "up"])?;
+            space.forget_connections()?;
         }
         let rate = format!("{megabits}mbit");
         let burst = (megabits * 1000 / 8 * BURST_MS).to_string();
@@ -126,6 +127,13 @@ impl Space {
                 })
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Lets no connection begin with what an earlier one learnt of the path: each measurement would colour the next.
+    fn forget_connections(&self) -> Result<()> {
+        self.within(|| {
+            std::fs::write("/proc/sys/net/ipv4/tcp_no_metrics_save", "1").context("set tcp_no_metrics_save")
         })
     }
 
