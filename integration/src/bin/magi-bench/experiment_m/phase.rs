@@ -1,9 +1,9 @@
 //! One phase: legit pods and, beside them, pods that are deleted while their gigantic images are pulled.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use magi_integration::api::Counts;
 use magi_integration::cri::Pull;
@@ -11,6 +11,7 @@ use magi_integration::master::{self, Happening};
 use magi_integration::orphans::Stage;
 use magi_integration::{Containerd, Cri, Pod, Registry};
 use serde::Serialize;
+use serde_json::json;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep_until, timeout_at};
 
@@ -52,6 +53,8 @@ pub(crate) struct Unwanted {
     /// Bytes of layers that the registry gave to sockets before the pod was deleted, and after.
     pub(super) sent_alive: u64,
     pub(super) sent_dead: u64,
+    /// When magi wrote down that it meant to stop it, by its own clock.
+    pub(super) intents: Vec<f64>,
     pub(super) error: Option<String>,
 }
 
@@ -94,7 +97,7 @@ pub(super) async fn run(
     // What the phase before left to be written must not be written during this one.
     let dir = std::fs::File::open(node.dir()).context("open containerd's folder")?;
     rustix::fs::syncfs(&dir).context("flush the file system")?;
-    let began = Instant::now();
+    let (began, wall) = (Instant::now(), SystemTime::now());
     let kubelet = Kubelet {
         cri: node.cri(),
         slots: Arc::new(Semaphore::new(queue.slots())),
@@ -143,7 +146,29 @@ pub(super) async fn run(
         one.sent_dead = sent.saturating_sub(one.sent_alive);
     }
     registry.log().clear();
+    if let Some(stage) = place.stage {
+        intents(stage, &registry.host(), wall, &mut unwanted)?;
+    }
     Ok((wanted, unwanted))
+}
+
+/// Adds what magi meant to do to the attacks; that it meant to do anything else is an error.
+fn intents(stage: &Stage, host: &str, began: SystemTime, attacks: &mut [Unwanted]) -> Result<()> {
+    for intent in stage.intents()? {
+        ensure!(intent["reason"] == "orphaned", "{intent}");
+        let at = intent["at"].as_str().context("a record without a time")?;
+        let at: jiff::Timestamp = at.parse().with_context(|| format!("the time {at}"))?;
+        // What came before belongs to the pulls by which the stage was tried.
+        let Ok(at) = SystemTime::from(at).duration_since(began) else {
+            continue;
+        };
+        let attack = attacks
+            .iter_mut()
+            .find(|one| intent["pull"]["repositories"] == json!([format!("{host}/{}", one.repository)]))
+            .with_context(|| format!("a legit pull was to be stopped: {intent}"))?;
+        attack.intents.push(at.as_secs_f64() - attack.created);
+    }
+    Ok(())
 }
 
 fn tell(place: Place<'_>, happened: &[Happening]) -> Result<()> {
@@ -241,6 +266,7 @@ async fn attack(
         ended: ended.as_ref().map(|pull| since(pull.ended)),
         sent_alive,
         sent_dead: 0,
+        intents: Vec::new(),
         error: error.map(ToString::to_string),
     }))
 }

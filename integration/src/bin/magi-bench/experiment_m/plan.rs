@@ -39,7 +39,7 @@ const LEGIT: [(u64, u64); 12] = [
 const QUICK: [(u64, u64); 4] = [(50, 0), (10, 1300), (20, 3300), (5, 3350)];
 /// The longest phase, in seconds.
 const LIMIT: u64 = 80;
-const QUICK_LIMIT: u64 = 15;
+const QUICK_LIMIT: u64 = 16;
 
 /// How a kubelet pulls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
