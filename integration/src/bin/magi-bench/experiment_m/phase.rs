@@ -147,13 +147,13 @@ pub(super) async fn run(
     }
     registry.log().clear();
     if let Some(stage) = place.stage {
-        intents(stage, &registry.host(), wall, &mut unwanted)?;
+        intents(stage, wall, &mut unwanted)?;
     }
     Ok((wanted, unwanted))
 }
 
 /// Adds what magi meant to do to the attacks; that it meant to do anything else is an error.
-fn intents(stage: &Stage, host: &str, began: SystemTime, attacks: &mut [Unwanted]) -> Result<()> {
+fn intents(stage: &Stage, began: SystemTime, attacks: &mut [Unwanted]) -> Result<()> {
     for intent in stage.intents()? {
         ensure!(intent["reason"] == "orphaned", "{intent}");
         let at = intent["at"].as_str().context("a record without a time")?;
@@ -164,7 +164,10 @@ fn intents(stage: &Stage, host: &str, began: SystemTime, attacks: &mut [Unwanted
         };
         let attack = attacks
             .iter_mut()
-            .find(|one| intent["pull"]["repositories"] == json!([format!("{host}/{}", one.repository)]))
+            .find(|one| {
+                let reference = stage.registry().reference(&one.repository, "1");
+                intent.pointer("/pull/owner/image") == Some(&json!(reference))
+            })
             .with_context(|| format!("a legit pull was to be stopped: {intent}"))?;
         attack.intents.push(at.as_secs_f64() - attack.created);
     }
