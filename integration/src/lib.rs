@@ -11,6 +11,7 @@
 
 pub mod api;
 pub mod channel;
+pub mod chaos;
 pub mod containerd;
 pub mod cri;
 pub mod crictl;
@@ -30,11 +31,14 @@ pub mod link;
 pub mod magi;
 pub mod master;
 pub mod orphans;
+pub mod owners;
 pub mod parts;
 pub mod process;
 pub mod registry;
 pub mod residue;
 pub mod sandbox;
+pub mod soak;
+pub mod stats;
 pub mod tree;
 pub mod unpack;
 pub mod verifier;

@@ -44,6 +44,8 @@ pub struct Options {
     /// the client received; `None` leaves the kernel's choice, for benches of throughput. Below 128 KiB loopback stalls
     /// between single segments: 64 KiB cost a pull of 1 GiB minutes.
     pub send_buffer: Option<usize>,
+    /// The port that it listens on; 0: any.
+    pub port: u16,
 }
 
 impl Options {
@@ -137,9 +139,9 @@ impl Registry {
         let (v4, v6) = match listener {
             Some(listener) => (serve_on(&runtime, listener, &shared)?, None),
             None => (
-                listen(&runtime, Ipv4Addr::LOCALHOST.into(), &shared)?,
+                listen(&runtime, (Ipv4Addr::LOCALHOST, options.port).into(), &shared)?,
                 // A machine without IPv6 is no reason to fail.
-                listen(&runtime, Ipv6Addr::LOCALHOST.into(), &shared).ok(),
+                listen(&runtime, (Ipv6Addr::LOCALHOST, 0).into(), &shared).ok(),
             ),
         };
         Ok(Self {

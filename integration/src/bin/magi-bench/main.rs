@@ -16,7 +16,6 @@ mod orphan;
 mod process_cost;
 mod recordings;
 mod sandbox;
-mod stats;
 mod throughput;
 mod unpack;
 mod verify;
@@ -25,6 +24,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use figure::{Figure, Setting};
+use magi_integration::stats;
 use options::{Options, What};
 
 fn main() -> ExitCode {

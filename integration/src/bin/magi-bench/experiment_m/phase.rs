@@ -94,6 +94,7 @@ pub(super) async fn run(
     phase: Phase,
 ) -> Result<(Vec<Wanted>, Vec<Unwanted>)> {
     let Place { registry, node, .. } = place;
+    node.expect_nothing_left(&Counts::default(), CLEAN_WITHIN).await?;
     // What the phase before left to be written must not be written during this one.
     let dir = std::fs::File::open(node.dir()).context("open containerd's folder")?;
     rustix::fs::syncfs(&dir).context("flush the file system")?;
@@ -154,7 +155,7 @@ pub(super) async fn run(
 
 /// Adds what magi meant to do to the attacks; that it meant to do anything else is an error.
 fn intents(stage: &Stage, began: SystemTime, attacks: &mut [Unwanted]) -> Result<()> {
-    for intent in stage.intents()? {
+    for intent in &stage.intents()? {
         ensure!(intent["reason"] == "orphaned", "{intent}");
         let at = intent["at"].as_str().context("a record without a time")?;
         let at: jiff::Timestamp = at.parse().with_context(|| format!("the time {at}"))?;

@@ -65,7 +65,8 @@ fn legend(svg: &mut Svg) {
         x += 50.0 + 8.0 * phase.title().len() as f64;
     }
     svg.line((x, 72.0), (x + 16.0, 72.0), INK, 2.5);
-    let hand = "attack, each pull cancelled by hand the moment its pod is deleted: what is left is its by right";
+    let hand =
+        "attack, each pull cancelled by hand the moment its pod is deleted: what is left is its by right";
     svg.text((x + 22.0, 77.0), 13.0, "start", hand);
 }
 
