@@ -104,13 +104,17 @@ pub(crate) fn measure(options: &Options, setting: &Setting) -> Result<Figure> {
 async fn on(line: Line, registry: Registry, plan: &Plan) -> Result<Found> {
     let node = Containerd::start(line).await?;
     node.trust(&registry)?;
-    let mut found = Found {
+    let nothing_yet = || Found {
         line,
         version: node.version().to_owned(),
         wanted: Vec::new(),
         unwanted: Vec::new(),
     };
+    let (mut found, mut warming_up) = (nothing_yet(), nothing_yet());
+    eprintln!("experiment-m, containerd {}: warming up", found.version);
+    // It is not counted: the first to pull pays for cold caches.
     let mut place = (registry, node);
+    place = one_phase(place, plan, Queue::Serial, Phase::Baseline, &mut warming_up).await?;
     for queue in Queue::ALL {
         for phase in Phase::ALL {
             place = one_phase(place, plan, queue, phase, &mut found)
