@@ -50,6 +50,11 @@ impl Stage {
         let registry = Registry::start()?;
         let node = Containerd::start(line).await?;
         node.trust(&registry)?;
+        Self::set_over(registry, node, way).await
+    }
+
+    /// The same over a containerd that runs already, and trusts the registry.
+    pub async fn set_over(registry: Registry, node: Containerd, way: Way) -> Result<Self> {
         let master = Master::start_hearing(way, POLICY).await?;
         let state = tempfile::tempdir().context("a folder")?;
         let mut options = magi::Options::policy(POLICY);
@@ -199,9 +204,15 @@ impl Stage {
 
     /// Ends it in order.
     pub fn end(self) -> Result<()> {
-        self.magi.stop()?;
-        self.node.shutdown()?;
+        let (_registry, node) = self.leave()?;
+        node.shutdown()?;
         Ok(())
+    }
+
+    /// Ends magi alone.
+    pub fn leave(self) -> Result<(Registry, Containerd)> {
+        self.magi.stop()?;
+        Ok((self.registry, self.node))
     }
 }
 

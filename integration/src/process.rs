@@ -1,6 +1,6 @@
 //! Child processes that cannot outlive their test: ended on drop, also by a panic, and by the kernel if we are killed.
 //!
-//! Each child leads its own process group and writes to a log file. Children are started through `setpriv --pdeathsig`
+//! Each child leads its own process group, writes to a log file, and lives in the network namespace of whoever starts it. Children are started through `setpriv --pdeathsig`
 //! (setting it ourselves would need unsafe code). The kernel sends that signal when the *thread* that started the child
 //! ends, so one thread that never ends starts them all.
 
@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal};
 
-use crate::wait;
+use crate::{link, wait};
 
 /// How long a child may take to end after SIGTERM before it gets SIGKILL.
 pub const TERM_GRACE: Duration = Duration::from_secs(5);
@@ -288,7 +288,12 @@ fn setpriv() -> Option<&'static Path> {
     FOUND.get_or_init(|| on_path("setpriv")).as_deref()
 }
 
-type Order = (Command, mpsc::SyncSender<std::io::Result<Child>>);
+struct Order {
+    command: Command,
+    /// The thread's own network namespace, which the one that spawns need not be in.
+    network: File,
+    answer: mpsc::SyncSender<std::io::Result<Child>>,
+}
 
 fn spawn_on_lasting_thread(command: Command) -> Result<Child> {
     static SPAWNER: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
@@ -297,18 +302,24 @@ fn spawn_on_lasting_thread(command: Command) -> Result<Child> {
         std::thread::Builder::new()
             .name("spawner".into())
             .spawn(move || {
-                for (mut command, answer) in receiver {
-                    let _ = answer.send(command.spawn());
+                for mut order in receiver {
+                    let child = link::enter(&order.network).and_then(|()| order.command.spawn());
+                    let _ = order.answer.send(child);
                 }
             })
             .expect("a thread can be started");
         Mutex::new(sender)
     });
     let (answer, child) = mpsc::sync_channel(1);
+    let order = Order {
+        command,
+        network: link::own().context("find the own network namespace")?,
+        answer,
+    };
     orders
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
-        .send((command, answer))
+        .send(order)
         .map_err(|_| anyhow!("the thread that starts children is gone"))?;
     Ok(child
         .recv()

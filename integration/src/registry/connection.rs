@@ -22,6 +22,15 @@ use super::serve::{self, Peer};
 /// Listens on a free port of `address` and serves what comes, on `runtime`.
 pub(super) fn listen(runtime: &Runtime, address: SocketAddr, shared: &Arc<Shared>) -> Result<SocketAddr> {
     let listener = std::net::TcpListener::bind(address).with_context(|| format!("listen on {address}"))?;
+    serve_on(runtime, listener, shared)
+}
+
+/// Serves what comes there. A socket stays in the network namespace in which it was made, whoever serves it.
+pub(super) fn serve_on(
+    runtime: &Runtime,
+    listener: std::net::TcpListener,
+    shared: &Arc<Shared>,
+) -> Result<SocketAddr> {
     listener
         .set_nonblocking(true)
         .context("make the listener non-blocking")?;

@@ -29,7 +29,7 @@ pub use content::Content;
 pub use log::{End, Kind, Log, Request};
 
 use crate::image::{Image, Raw};
-use connection::listen;
+use connection::{listen, serve_on};
 use store::{Blob, Manifest, Store};
 use tls::Tls;
 
@@ -105,8 +105,17 @@ impl Registry {
         Self::start_with(Options::plain())
     }
 
+    /// Plain HTTP on this socket alone, which may be in another network namespace.
+    pub fn start_on(listener: std::net::TcpListener) -> Result<Self> {
+        Self::start_listening(Options::default(), Some(listener))
+    }
+
     /// Starts one with options.
     pub fn start_with(options: Options) -> Result<Self> {
+        Self::start_listening(options, None)
+    }
+
+    fn start_listening(options: Options, listener: Option<std::net::TcpListener>) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("registry")
@@ -127,9 +136,14 @@ impl Registry {
             send_buffer: options.send_buffer,
             connections: AtomicU64::new(0),
         });
-        let v4 = listen(&runtime, (Ipv4Addr::LOCALHOST, options.port).into(), &shared)?;
-        // A machine without IPv6 is no reason to fail.
-        let v6 = listen(&runtime, (Ipv6Addr::LOCALHOST, 0).into(), &shared).ok();
+        let (v4, v6) = match listener {
+            Some(listener) => (serve_on(&runtime, listener, &shared)?, None),
+            None => (
+                listen(&runtime, (Ipv4Addr::LOCALHOST, options.port).into(), &shared)?,
+                // A machine without IPv6 is no reason to fail.
+                listen(&runtime, (Ipv6Addr::LOCALHOST, 0).into(), &shared).ok(),
+            ),
+        };
         Ok(Self {
             shared,
             v4,

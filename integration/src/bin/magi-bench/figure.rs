@@ -1,7 +1,7 @@
 //! A figure: samples, what they come to, its goals; how it is written down and shown.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -230,6 +230,11 @@ impl Setting {
             self.commit,
             build()
         )
+    }
+
+    /// Where results go.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Writes a figure down.

@@ -5,6 +5,7 @@
 mod abort;
 mod attack;
 mod by_hand;
+mod experiment_m;
 mod figure;
 mod gateway;
 mod idle;
@@ -68,6 +69,7 @@ fn run(options: &Options) -> Result<bool> {
                 What::Idle => idle::measure(options).await,
                 What::Gateway => gateway::measure(options).await.map(|figure| vec![figure]),
                 What::Verify => verify::measure(options).await.map(|figure| vec![figure]),
+                What::ExperimentM => experiment_m::measure(options, &setting).map(|figure| vec![figure]),
                 What::Sandbox => sandbox::measure(options).await.map(|figure| vec![figure]),
             }
         });

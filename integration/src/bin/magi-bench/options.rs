@@ -4,11 +4,13 @@ use std::time::Duration;
 
 /// How to call it.
 pub(crate) const USAGE: &str = "\
-usage: magi-bench [--quick] [--check] [--only abort|orphan|intake|throughput|unpack|idle|sandbox|verify|gateway]...
+usage: magi-bench [--quick] [--check] [--only abort|orphan|intake|throughput|unpack|idle|sandbox|verify|gateway|experiment-m]...
+                  [--write]
 
   --quick   few rounds, a small image, ten seconds of idling: for trying it out, not for figures
   --check   end with an error if a goal is missed
   --only    measure this alone; may be given several times
+  --write   put experiment m's table and plot into integration/benches
 
 Results go to bench/*.json in cargo's target folder, those of --quick to bench/quick/.";
 
@@ -33,6 +35,8 @@ pub(crate) enum What {
     Verify,
     /// Calls through magi-gateway and past it.
     Gateway,
+    /// Legit pulls beside an attack, over a link of limited rate.
+    ExperimentM,
 }
 
 /// What was asked for.
@@ -40,6 +44,7 @@ pub(crate) enum What {
 pub(crate) struct Options {
     pub(crate) quick: bool,
     pub(crate) check: bool,
+    pub(crate) write: bool,
     pub(crate) what: Vec<What>,
 }
 
@@ -115,6 +120,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Option<Opt
     let mut options = Options {
         quick: false,
         check: false,
+        write: false,
         what: Vec::new(),
     };
     let mut args = args.into_iter();
@@ -122,6 +128,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Option<Opt
         match arg.as_str() {
             "--quick" => options.quick = true,
             "--check" => options.check = true,
+            "--write" => options.write = true,
             "--only" => {
                 let what = args.next().ok_or("--only needs a name")?;
                 options.what.push(match what.as_str() {
@@ -134,12 +141,16 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Option<Opt
                     "sandbox" => What::Sandbox,
                     "verify" => What::Verify,
                     "gateway" => What::Gateway,
+                    "experiment-m" => What::ExperimentM,
                     other => return Err(format!("nothing is called {other}")),
                 });
             }
             "--help" | "-h" => return Ok(None),
             other => return Err(format!("what is {other}?")),
         }
+    }
+    if options.write && options.quick {
+        return Err("what --quick finds is not for --write".to_owned());
     }
     if options.what.is_empty() {
         options.what = vec![
@@ -152,6 +163,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Option<Opt
             What::Sandbox,
             What::Verify,
             What::Gateway,
+            What::ExperimentM,
         ];
     }
     Ok(Some(options))
@@ -178,6 +190,7 @@ mod tests {
             What::Sandbox,
             What::Verify,
             What::Gateway,
+            What::ExperimentM,
         ];
         assert_eq!(all.what, expected);
         let one = of(&["--quick", "--only", "idle", "--check"])
@@ -192,6 +205,7 @@ mod tests {
         assert!(of(&["--only"]).is_err());
         assert!(of(&["--only", "everything"]).is_err_and(|problem| problem.contains("everything")));
         assert!(of(&["--fast"]).is_err_and(|problem| problem.contains("--fast")));
+        assert!(of(&["--quick", "--write"]).is_err_and(|problem| problem.contains("--write")));
         assert!(of(&["--help"]).is_ok_and(|options| options.is_none()));
     }
 }
