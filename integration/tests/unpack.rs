@@ -8,11 +8,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use magi_integration::api::Counts;
 use magi_integration::containerd::{Line, Options};
+use magi_integration::disk::{Watch, used};
 use magi_integration::image::shapes::{self, Archive, Form};
 use magi_integration::image::{Compression, Image, ImageBuilder, Layer, bombs};
 use magi_integration::magi::{self, Magi};
 use magi_integration::registry::Content;
-use magi_integration::disk::{Watch, used};
 use magi_integration::unpack::Unpack;
 use magi_integration::{Containerd, Registry, tree, wait};
 

@@ -115,8 +115,13 @@ async fn run() -> Result<ExitCode> {
         .iter()
         .filter(|cell| cell.mode == Mode::Gateway && matches!(cell.verdict, Verdict::Escapes { .. }))
         .count();
-    if escaped > 0 {
-        anstream::eprintln!("hostile: {escaped} attacks escape in gateway mode");
+    let hit = report
+        .cells
+        .iter()
+        .filter(|cell| cell.collateral.is_some())
+        .count();
+    if escaped + hit > 0 {
+        anstream::eprintln!("hostile: {escaped} attacks escape in gateway mode, {hit} innocent pulls failed");
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)

@@ -27,7 +27,7 @@ headroom: { free: 20 }
 /// What a layer may unpack to.
 pub(super) const UNPACKED: u64 = 256 << 20;
 /// containerd's own: five minutes, where nobody says otherwise.
-const STALLED: &str = "15s";
+pub(super) const STALLED: &str = "15s";
 /// A disk in memory, so that what is written to it is what containerd writes.
 pub(super) const DISK: u64 = 2 << 30;
 const VERIFY_WITHIN: Duration = Duration::from_secs(3);
@@ -131,10 +131,7 @@ impl<'w> Stage<'w> {
         let small = registry.put("warm-up", "1", &image);
         registry.behave("warm-up", Behaviour::rate(500_000));
         wait::until("an owner to be known", BOUND, STEP, async || {
-            let pull = self
-                .cri()
-                .pull_as(&small, Some(&self.pod("warm-up")), None)
-                .await;
+            let pull = self.cri().pull_as(&small, Some(&self.pod("warm-up")), None).await;
             pull.outcome.ok()?;
             let ask = json!({"v": 1, "ask": "pulls", "ended": true});
             let answer = self.magi.ask(&ask).await.ok()?;

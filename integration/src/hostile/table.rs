@@ -34,9 +34,8 @@ pub fn markdown(report: &Report, date: &str) -> String {
                 .iter()
                 .map(|mode| {
                     let mut all = report.cells.iter();
-                    let found = all.find(|cell| {
-                        cell.case == case.name && cell.line == *line && cell.mode == *mode
-                    });
+                    let found =
+                        all.find(|cell| cell.case == case.name && cell.line == *line && cell.mode == *mode);
                     found.map_or_else(|| "–".to_owned(), |cell| shown(cell, case.unpacks))
                 })
                 .collect();
@@ -60,7 +59,11 @@ pub fn shown(cell: &Cell, unpacks: bool) -> String {
     if unpacks {
         let _ = write!(text, ", {} written", mebibytes(cell.written));
     }
-    text.replace('|', "\\|")
+    if cell.collateral.is_some() {
+        text.push_str("; **the healthy pull beside it fails**");
+    }
+    // One line, in one cell.
+    text.replace(['\n', '|'], " ")
 }
 
 fn mebibytes(bytes: u64) -> String {
@@ -97,7 +100,9 @@ fn short(error: &str) -> String {
 /// Puts the table into README.md in place of what stands between the markers.
 pub fn write(readme: &Path, report: &Report, date: &str) -> Result<()> {
     let text = std::fs::read_to_string(readme).with_context(|| format!("read {}", readme.display()))?;
-    let (before, rest) = text.split_once(BEGIN).context("README has no place for the table")?;
+    let (before, rest) = text
+        .split_once(BEGIN)
+        .context("README has no place for the table")?;
     let (_, after) = rest.split_once(END).context("the table's place has no end")?;
     let table = markdown(report, date);
     std::fs::write(readme, format!("{before}{BEGIN}\n{table}{END}{after}"))

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Mode;
+use super::stage::STALLED;
 use crate::Line;
 use crate::cri::Pull;
 use crate::demo::measure::short_error;
@@ -66,6 +67,9 @@ pub struct Cell {
     pub healthy_ms: u64,
     /// What its caller was told.
     pub error: String,
+    /// What the healthy pull beside it failed of; none: it came through.
+    #[serde(default)]
+    pub collateral: Option<String>,
 }
 
 /// All that was measured.
@@ -111,7 +115,10 @@ pub(super) fn of_failed(pull: &Pull, records: &[Value]) -> Verdict {
     // What a lever leaves in the error of the pull: of its sockets, and of its lease.
     let marks = ["connection abort", "connection reset", "lease does not exist"];
     let is_marked = from_gateway || marks.iter().any(|mark| error.contains(mark));
-    match intents.first().filter(|_| is_marked) {
+    // HTTP/2 tells its reader of a lost connection in words of its own, or as an end.
+    let is_done = of("outcome")
+        .any(|record| word(record, "outcome").starts_with("done: ") && word(record, "outcome") != "done: 0");
+    match intents.first().filter(|_| is_marked || is_done) {
         Some(first) => {
             let mut levers: Vec<String> = intents.iter().map(|intent| word(intent, "lever")).collect();
             levers.dedup();
@@ -121,7 +128,11 @@ pub(super) fn of_failed(pull: &Pull, records: &[Value]) -> Verdict {
             }
         }
         None => Verdict::Containerd {
-            error: short_error(error).to_owned(),
+            error: if error.ends_with("context canceled") {
+                format!("its `image_pull_progress_timeout`, {STALLED} here")
+            } else {
+                short_error(error).to_owned()
+            },
         },
     }
 }

@@ -128,6 +128,7 @@ pub struct ImageBuilder {
     layers: Vec<Layer>,
     labels: BTreeMap<String, String>,
     elsewhere: Option<String>,
+    layer_type: Option<&'static str>,
 }
 
 impl ImageBuilder {
@@ -139,6 +140,7 @@ impl ImageBuilder {
             layers: Vec::new(),
             labels: BTreeMap::new(),
             elsewhere: None,
+            layer_type: None,
         }
     }
 
@@ -185,6 +187,13 @@ impl ImageBuilder {
         self
     }
 
+    /// Gives every layer this media type.
+    #[must_use]
+    pub fn layer_type(mut self, media_type: &'static str) -> Self {
+        self.layer_type = Some(media_type);
+        self
+    }
+
     /// Writes the documents.
     pub fn build(self) -> Result<Image> {
         let config = Document::new(
@@ -209,7 +218,10 @@ impl ImageBuilder {
                     .layers
                     .iter()
                     .map(|layer| Descriptor {
-                        media_type: self.format.layer(layer.compression).to_owned(),
+                        media_type: self
+                            .layer_type
+                            .unwrap_or_else(|| self.format.layer(layer.compression))
+                            .to_owned(),
                         digest: layer.digest.clone(),
                         size: layer.declared,
                         platform: None,

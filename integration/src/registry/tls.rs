@@ -28,7 +28,9 @@ impl Tls {
         let ca = params.self_signed(&ca_key).context("sign the authority")?;
         let issuer = Issuer::new(params, ca_key);
 
-        let names = ["127.0.0.1", "::1", "localhost", super::NAME].map(str::to_owned).to_vec();
+        let names = ["127.0.0.1", "::1", "localhost", super::NAME]
+            .map(str::to_owned)
+            .to_vec();
         let leaf_key = KeyPair::generate().context("generate the server's key")?;
         let leaf = CertificateParams::new(names)
             .context("name the server")?

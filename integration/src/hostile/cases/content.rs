@@ -31,27 +31,25 @@ pub(super) const CASES: &[Case] = &[
         Attack::of(scene.put(&scene.world.plain, &image, Behaviour::rate(RATE)))
     }),
     Case::new("huge-layer", "one layer of 10 GiB, declared", |scene| {
-        one(scene, Layer::declared(scene.seed, 10 << 30), Behaviour::rate(RATE))
+        one(
+            scene,
+            Layer::declared(scene.seed, 10 << 30),
+            Behaviour::rate(RATE),
+        )
     }),
-    Case::new(
-        "says-less",
-        "manifest declares 1 MiB, 40 MiB are sent",
-        |scene| {
-            let layer = Layer::lying(scene.seed, DECLARED, 40 * MIB);
-            one(scene, layer, Behaviour::rate(RATE))
-        },
-    ),
-    Case::new(
-        "says-more",
-        "manifest declares 20 MiB, 1 MiB is sent",
-        |scene| {
-            let layer = Layer::random(scene.seed, MIB, Compression::Gzip)?.declaring(20 * MIB);
-            one(scene, layer, Behaviour::rate(RATE))
-        },
-    ),
+    Case::new("says-less", "manifest declares 1 MiB, 40 MiB are sent", |scene| {
+        let layer = Layer::lying(scene.seed, DECLARED, 40 * MIB);
+        one(scene, layer, Behaviour::rate(RATE))
+    }),
+    Case::new("says-more", "manifest declares 20 MiB, 1 MiB is sent", |scene| {
+        let layer = Layer::random(scene.seed, MIB, Compression::Gzip)?.declaring(20 * MIB);
+        one(scene, layer, Behaviour::rate(RATE))
+    }),
     Case {
         layers_first: 3,
-        if_it_goes_on: Some("no one waits for it, as its download slots are its own; `magictl abort` ends it"),
+        if_it_goes_on: Some(
+            "no one waits for it, as its download slots are its own; `magictl abort` ends it",
+        ),
         ..Case::new(
             "trickle",
             "3 layers of 10 MiB at 300 kB/s each: every download slot of 2.x",
@@ -81,19 +79,22 @@ pub(super) const CASES: &[Case] = &[
             "ignores-range",
             "closes again and again, and resumes from the first byte each time",
             |scene| {
-                let layer = Layer::declared(scene.seed, 20 * MIB);
+                let layer = Layer::random(scene.seed, 20 * MIB, Compression::Gzip)?;
                 one(scene, layer, Behaviour::from_the_start(2 * MIB, 64 << 10))
             },
         )
     },
-    Case::new(
-        "encoding-bomb",
-        "Content-Encoding: gzip, 64 GiB of zeros; 1 MiB declared",
-        |scene| {
-            let layer = Layer::declared(scene.seed, DECLARED);
-            one(scene, layer, Behaviour::encoding_bomb(64 << 30).at(RATE / 100))
-        },
-    ),
+    Case {
+        unpacks: true,
+        ..Case::new(
+            "encoding-bomb",
+            "Content-Encoding: gzip, 64 GiB of zeros; 1 MiB declared",
+            |scene| {
+                let layer = Layer::declared(scene.seed, DECLARED);
+                one(scene, layer, Behaviour::encoding_bomb(64 << 30).at(RATE / 100))
+            },
+        )
+    },
     Case::new(
         "shared-layer",
         "a good image's layer, and one without end; 1 MiB declared",
@@ -103,7 +104,8 @@ pub(super) const CASES: &[Case] = &[
         patience: Duration::from_secs(60),
         if_pulled: Some("an image within its limits"),
         ..Case::new("tiny-layers", "1,000 layers of a few bytes", |scene| {
-            let layers = (0..1000).map(|number| Layer::random(scene.seed * 1000 + number, 16, Compression::Gzip));
+            let layers =
+                (0..1000).map(|number| Layer::random(scene.seed * 1000 + number, 16, Compression::Gzip));
             let image = ImageBuilder::oci()
                 .layers(layers.collect::<Result<Vec<_>>>()?)
                 .build()?;
@@ -144,9 +146,7 @@ fn swapped(scene: &Scene<'_>) -> Result<Attack> {
 /// The one who pulls the good image may wait for the bad one's download of the layer that both have.
 fn shared(scene: &Scene<'_>) -> Result<Attack> {
     let common = Layer::random(scene.seed, 8 * MIB, Compression::Gzip)?;
-    let image = |more: Layer| -> Result<Image> {
-        ImageBuilder::oci().layers([common.clone(), more]).build()
-    };
+    let image = |more: Layer| -> Result<Image> { ImageBuilder::oci().layers([common.clone(), more]).build() };
     let bad = image(Layer::declared(scene.seed + 1, DECLARED))?;
     let good = image(Layer::random(scene.seed + 2, 100_000, Compression::Gzip)?)?;
     let registry = &scene.world.plain;

@@ -9,6 +9,8 @@ use crate::hostile::stage::behind_proxy;
 use crate::image::{Compression, Image, ImageBuilder, Layer};
 use crate::{Behaviour, Registry, registry};
 
+const SHARED: &str = "its connection may be another pull's as well, so it is not closed";
+
 pub(super) const CASES: &[Case] = &[
     Case::new(
         "redirects",
@@ -21,17 +23,25 @@ pub(super) const CASES: &[Case] = &[
             Attack::of(reference)
         },
     ),
-    Case::new("two-registries", "… from a registry whose twin serves a good image of the same name", |scene| {
-        let good = ImageBuilder::oci()
-            .layer(Layer::random(scene.seed + 1, MIB, Compression::Gzip)?)
-            .build()?;
-        let good_reference = scene.put(&scene.world.plain, &good, Behaviour::rate(RATE));
-        let reference = scene.put(&scene.world.other, &endless(scene)?, Behaviour::endless().at(RATE));
-        Ok(Attack {
-            pulls: vec![reference],
-            healthy: Some((good_reference, good)),
-        })
-    }),
+    Case::new(
+        "two-registries",
+        "… from a registry whose twin serves a good image of the same name",
+        |scene| {
+            let good = ImageBuilder::oci()
+                .layer(Layer::random(scene.seed + 1, MIB, Compression::Gzip)?)
+                .build()?;
+            let good_reference = scene.put(&scene.world.plain, &good, Behaviour::rate(RATE));
+            let reference = scene.put(
+                &scene.world.other,
+                &endless(scene)?,
+                Behaviour::endless().at(RATE),
+            );
+            Ok(Attack {
+                pulls: vec![reference],
+                healthy: Some((good_reference, good)),
+            })
+        },
+    ),
     Case::new("ipv6", "… over IPv6", |scene| {
         let registry = &scene.world.plain;
         let by_v4 = served(scene, registry)?;
@@ -44,19 +54,22 @@ pub(super) const CASES: &[Case] = &[
         Attack::of(direct.replacen(&registry.host(), &behind_proxy(scene.world), 1))
     }),
     Case {
-        if_it_escapes: "its bytes come over a connection that is not its own",
+        if_it_escapes: SHARED,
         ..Case::new(
             "foreign-urls",
             "… from a descriptor's `urls`, over HTTP/2 by containerd's default client",
+            foreign,
+        )
+    },
+    Case {
+        if_it_escapes: SHARED,
+        ..Case::new(
+            "foreign-shared",
+            "… the same, and the healthy pull's layer comes over the same connection",
             |scene| {
-                let far = &scene.world.tls;
-                let prefix = format!("{}/v2/{}/blobs/", far.base(), scene.repository);
-                let image = ImageBuilder::oci()
-                    .layer(Layer::declared(scene.seed, DECLARED))
-                    .elsewhere(prefix)
-                    .build()?;
-                scene.put(far, &image, Behaviour::endless().at(RATE));
-                Attack::of(scene.put(&scene.world.plain, &image, Behaviour::endless().at(RATE)))
+                let mut attack = foreign(scene)?;
+                attack.healthy = Some(good_from(&scene.world.tls, scene)?);
+                Ok(attack)
             },
         )
     },
@@ -93,6 +106,28 @@ fn endless(scene: &Scene<'_>) -> Result<Image> {
     ImageBuilder::oci()
         .layer(Layer::declared(scene.seed, DECLARED))
         .build()
+}
+
+fn foreign(scene: &Scene<'_>) -> Result<Attack> {
+    let far = &scene.world.tls;
+    let image = ImageBuilder::oci()
+        .layer(Layer::declared(scene.seed, DECLARED))
+        .elsewhere(format!("{}/v2/{}/blobs/", far.base(), scene.repository))
+        .build()?;
+    scene.put(far, &image, Behaviour::endless().at(RATE));
+    Attack::of(scene.put(&scene.world.plain, &image, Behaviour::default()))
+}
+
+/// A good image whose layer comes from the same place in the same way, slowly enough to be there all the time.
+fn good_from(far: &Registry, scene: &Scene<'_>) -> Result<(String, Image)> {
+    let repository = format!("{}-good", scene.repository);
+    let image = ImageBuilder::oci()
+        .layer(Layer::random(scene.seed + 1, 4 * MIB, Compression::Gzip)?)
+        .elsewhere(format!("{}/v2/{repository}/blobs/", far.base()))
+        .build()?;
+    far.put(&repository, "1", &image);
+    far.behave(&repository, Behaviour::rate(4_000_000));
+    Ok((scene.world.plain.put(&repository, "1", &image), image))
 }
 
 fn served(scene: &Scene<'_>, registry: &Registry) -> Result<String> {
