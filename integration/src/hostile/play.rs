@@ -205,8 +205,8 @@ async fn until_ended(
 async fn by_hand(stage: &Stage<'_>) -> Result<usize> {
     let mut count = 0;
     for pull in stage.magi.pulls().await? {
-        if pull["stage"] == "downloading" {
-            let stop = json!({"v": 1, "ask": "abort", "pull": pull["id"]});
+        if pull.get("stage").and_then(Value::as_str) == Some("downloading") {
+            let stop = json!({"v": 1, "ask": "abort", "pull": pull.get("id")});
             let answer = stage.magi.ask(&stop).await?;
             let ended = answer.pointer("/reply/answer/answer").and_then(Value::as_str);
             ensure!(ended == Some("ended"), "magictl abort: {answer}");

@@ -23,7 +23,7 @@ pub fn markdown(report: &Report, date: &str) -> String {
         .map(|(line, version)| format!("{version} ({line})"))
         .collect();
     let mut text = format!(
-        "Measured on {date}, containerd {}, in {} min. MiB: layer bytes that the registries sent.\n\n\
+        "Measured on {date} with containerd {}, in {} minutes.\n\n\
          | attack | containerd | passive | + verifier, unpack | gateway |\n|---|---|---|---|---|\n",
         versions.join(" and "),
         report.seconds.div_ceil(60),
