@@ -96,6 +96,16 @@ bench: root parts release ## measure latency, throughput and idle cost, side by 
 	@$(STEP) "bench of the master's fan-out" $(CARGO) bench $(FLAGS) --package magi-master --bench fanout \
 		-- --json "$$(realpath "$${CARGO_TARGET_DIR:-target}")/bench/fanout.json"
 
+.PHONY: soak
+soak: SOAK_ATTACKS ?= 1000
+soak: root parts build ## attack SOAK_ATTACKS (1000) times, with a healthy pull beside each
+	@$(STEP) 'soak' $(CARGO) run $(FLAGS) --quiet $(HARNESS) --bin magi-soak -- $(SOAK_ATTACKS)
+
+.PHONY: chaos
+chaos: CHAOS_FAULTS ?= 200
+chaos: root parts build ## kill every part of it CHAOS_FAULTS (200) times in all, while images are pulled
+	@$(STEP) 'chaos' $(CARGO) run $(FLAGS) --quiet $(HARNESS) --bin magi-chaos -- $(CHAOS_FAULTS)
+
 .PHONY: fuzz
 fuzz: FUZZ_SECONDS ?= 300
 fuzz: deps ## feed mutated real bytes to every decoder, FUZZ_SECONDS (300) each

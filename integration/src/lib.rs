@@ -11,6 +11,7 @@
 
 pub mod api;
 pub mod channel;
+pub mod chaos;
 pub mod containerd;
 pub mod cri;
 pub mod crictl;
@@ -31,12 +32,15 @@ pub mod image;
 pub mod magi;
 pub mod master;
 pub mod orphans;
+pub mod owners;
 pub mod parts;
 pub mod process;
 pub mod proxy;
 pub mod registry;
 pub mod residue;
 pub mod sandbox;
+pub mod soak;
+pub mod stats;
 pub mod tree;
 pub mod unpack;
 pub mod verifier;

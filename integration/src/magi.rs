@@ -1,5 +1,6 @@
 //! magi-node and magictl as processes, the way an operator runs them. Nothing of magi is linked in here.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -117,14 +118,28 @@ impl Magi {
             options.settings,
         );
         std::fs::write(path("settings.yaml"), settings).context("write the settings")?;
-        let process = Launch::new("magi-node", binary("magi-node")?, path("log"))
-            .arg("--settings")
-            .arg(path("settings.yaml"))
-            .start()?;
+        let process = process(dir.path())?;
         Ok(Self { process, dir })
     }
 
+    /// Ends it at once, as the OOM killer does. [`Self::start_again`] brings it back.
+    pub fn kill9(&self) -> Result<()> {
+        self.process.kill9().map(|_| ())
+    }
+
+    /// Starts it again after its end, with everything that it kept, and waits until it watches.
+    pub async fn start_again(&mut self, options: &Options) -> Result<()> {
+        let before = self.audit()?.len();
+        self.process = process(self.dir.path())?;
+        self.ready_since(options, before).await
+    }
+
     async fn ready(&self, options: &Options) -> Result<()> {
+        self.ready_since(options, 0).await
+    }
+
+    /// By the records after so many.
+    async fn ready_since(&self, options: &Options, before: usize) -> Result<()> {
         let mut wanted = vec!["containerd"];
         if options.probes && options.btf.is_none() {
             wanted.extend(["probes", "requests"]);
@@ -142,7 +157,7 @@ impl Magi {
             let records = self.audit().unwrap_or_default();
             wanted
                 .iter()
-                .all(|source| records.iter().any(|record| up(record, source)))
+                .all(|source| records.iter().skip(before).any(|record| up(record, source)))
                 .then_some(Ok(()))
         });
         ready
@@ -197,6 +212,19 @@ impl Magi {
         Ok(records)
     }
 
+    /// Waits until it hears from this source.
+    pub async fn wait_for_source(&self, source: &str) -> Result<()> {
+        let what = format!("{source} to be heard");
+        let up = wait::until(&what, READY_WITHIN, STEP, || async {
+            let records = self.audit_of("source-changed").unwrap_or_default();
+            records
+                .iter()
+                .any(|record| record["source"] == source && record["up"] == true)
+                .then_some(())
+        });
+        up.await.with_context(|| self.log_tail(30))
+    }
+
     /// Audit records of one kind.
     pub fn audit_of(&self, kind: &str) -> Result<Vec<Value>> {
         Ok(self
@@ -242,6 +270,12 @@ impl Magi {
             .parse()
             .context("VmRSS")?;
         Ok(kib << 10)
+    }
+
+    /// Files that it has open, sockets and all, as the kernel says.
+    pub fn descriptors(&self) -> Result<usize> {
+        let path = format!("/proc/{}/fd", self.process.pid());
+        Ok(std::fs::read_dir(&path).with_context(|| path.clone())?.count())
     }
 
     /// Processor time used so far, user and system, as the kernel says.
@@ -302,6 +336,24 @@ impl Magi {
         }
         Ok(())
     }
+}
+
+/// Of audit records of any number of runs, the intents without an outcome.
+pub fn open_intents(records: &[Value]) -> impl Iterator<Item = &Value> {
+    let attempt = |record: &Value, run: &str| Some((record.get(run)?.as_u64()?, record["attempt"].as_u64()?));
+    let of_kind = |kind: &'static str| records.iter().filter(move |record| record["kind"] == kind);
+    let closed: BTreeSet<_> = of_kind("outcome")
+        .filter_map(|record| attempt(record, "of_run").or_else(|| attempt(record, "run")))
+        .collect();
+    of_kind("intent")
+        .filter(move |record| attempt(record, "run").is_none_or(|attempt| !closed.contains(&attempt)))
+}
+
+fn process(dir: &Path) -> Result<Process> {
+    Launch::new("magi-node", binary("magi-node")?, dir.join("log"))
+        .arg("--settings")
+        .arg(dir.join("settings.yaml"))
+        .start()
 }
 
 /// A binary of the workspace: from `MAGI_BIN_DIR`, else from where this program itself was built to.

@@ -63,7 +63,11 @@ impl Stage {
             seeds: 1.into(),
             _state: state,
         };
-        stage.until_the_master_is_heard().await?;
+        stage
+            .magi
+            .wait_for_source("master")
+            .await
+            .with_context(|| stage.logs())?;
         stage.until_owners_are_known().await?;
         Ok(stage)
     }
@@ -71,17 +75,6 @@ impl Stage {
     /// The version of its containerd.
     pub fn version(&self) -> &str {
         self.node.version()
-    }
-
-    async fn until_the_master_is_heard(&self) -> Result<()> {
-        let up = wait::until("the master to be connected", BOUND, STEP, || async {
-            let records = self.magi.audit_of("source-changed").unwrap_or_default();
-            records
-                .iter()
-                .any(|record| record["source"] == "master" && record["up"] == true)
-                .then_some(())
-        });
-        up.await.with_context(|| self.logs())
     }
 
     async fn until_owners_are_known(&self) -> Result<()> {

@@ -9,7 +9,7 @@ use magi_integration::cri::Pull;
 use magi_integration::gateway::{Gateway, Place};
 use magi_integration::image::{Compression, ImageBuilder, Layer};
 use magi_integration::magi::{self, Magi};
-use magi_integration::{Behaviour, Containerd, Line, Pod, Registry, wait};
+use magi_integration::{Behaviour, Containerd, Line, Pod, Registry, owners, wait};
 use serde_json::{Value, json};
 use tonic::Code;
 
@@ -44,35 +44,9 @@ impl Stage {
             pods: AtomicU64::new(0),
         };
         stage.connected().await?;
-        stage.owners_are_known().await?;
+        owners::until_known(&stage.magi, &stage.place.cri(), &stage.registry).await?;
+        stage.node.expect_nothing_left(&Counts::default(), BOUND).await?;
         Ok(stage)
-    }
-
-    /// Whoever asked before magi-node looked was not seen, and for a second any pull may be theirs: small ones show when
-    /// that is over.
-    async fn owners_are_known(&self) -> Result<()> {
-        let image = ImageBuilder::oci()
-            .layer(Layer::random(99, 100_000, Compression::Gzip)?)
-            .build()?;
-        let small = self.registry.put("small", "1", &image);
-        self.registry.behave("small", Behaviour::rate(500_000));
-        wait::until("an owner to be known", BOUND, STEP, async || {
-            let pull = self.pull(&small, "warm-up").await;
-            pull.outcome.ok()?;
-            let answer = self
-                .magi
-                .ask(&json!({"v": 1, "ask": "pulls", "ended": true}))
-                .await
-                .ok()?;
-            self.node.cri().remove(&small).await.ok()?;
-            let ended = answer.pointer("/reply/answer/report/ended")?.as_array()?;
-            ended
-                .iter()
-                .any(|pull| pull.pointer("/owner/pod").is_some_and(Value::is_object))
-                .then_some(())
-        })
-        .await?;
-        self.node.expect_nothing_left(&Counts::default(), BOUND).await
     }
 
     /// magi-node knows of the gateway.

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use magi_integration::cri::{Pod, Pull};
 use magi_integration::image::{Compression, ImageBuilder, Layer};
 use magi_integration::magi::{self, Magi};
-use magi_integration::{Behaviour, Containerd, Line, Registry};
-use serde_json::{Value, json};
+use magi_integration::{Behaviour, Containerd, Line, Registry, owners};
+use serde_json::Value;
 
 const POLICY: &str = "version: 1
 mode: enforce
@@ -33,34 +33,8 @@ impl Stage {
         let node = Containerd::start(line).await?;
         node.trust(&registry)?;
         let magi = Magi::start(&node, &magi::Options::policy(POLICY)).await?;
-        let stage = Self { registry, node, magi };
-        stage.until_owners_are_known().await?;
-        Ok(stage)
-    }
-
-    /// Who asked before magi listened is not known, nor who asked shortly after: small pulls show when that is over.
-    async fn until_owners_are_known(&self) -> Result<()> {
-        for seed in 1000..1050 {
-            let repository = format!("probe-{seed}");
-            let layer = Layer::random(seed, 100_000, Compression::Gzip)?;
-            let reference = self
-                .registry
-                .put(&repository, "1", &ImageBuilder::oci().layer(layer).build()?);
-            self.registry.behave(&repository, Behaviour::rate(500_000));
-            let pull = self.pull(&reference, "probe").await?;
-            ensure!(pull.outcome.is_ok(), "{}", pull.error());
-            let ended = self
-                .magi
-                .ask(&json!({"v": 1, "ask": "pulls", "ended": true}))
-                .await?;
-            if ended.to_string().contains("pod-of-probe") {
-                return Ok(());
-            }
-        }
-        bail!(
-            "no owner was known after fifty pulls:\n{}",
-            self.magi.log_tail(30)
-        );
+        owners::until_known(&magi, &node.cri(), &registry).await?;
+        Ok(Self { registry, node, magi })
     }
 
     /// An image of its own for each scenario, so that none finds layers of another.

@@ -196,6 +196,25 @@ impl Core {
         }
     }
 
+    /// An agent that was killed has written no outcome of the levers that it had pulled just then.
+    pub(crate) fn close_what_an_earlier_run_left_open(&mut self) {
+        let now = self.clock.now();
+        let closed = self.audit.unfinished();
+        let written = closed.and_then(|records| {
+            records.iter().try_for_each(|record| {
+                self.write_down(now, record)?;
+                log(record);
+                Ok(())
+            })
+        });
+        if let Err(error) = written {
+            error!(
+                error = causes::in_one_line(&error),
+                "what an earlier run left open in the audit trail stays so"
+            );
+        }
+    }
+
     /// Only what stands in the node's own trail goes to the master.
     fn write_down(&mut self, now: Time, record: &AuditRecord) -> Result<(), AuditError> {
         let written = self.audit.write(now, record)?;

@@ -125,7 +125,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 
     let asking = Asking::new(ask, settings.resolver.clone());
     let mut tasks = JoinSet::new();
-    let core = Core {
+    let mut core = Core {
         clock,
         audit,
         trail,
@@ -138,6 +138,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         sources,
         switch: switched,
     };
+    core.close_what_an_earlier_run_left_open();
     tasks.spawn(core.run(Inputs {
         events,
         asked,

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::Mode;
@@ -12,9 +11,8 @@ use super::world::World;
 use crate::api::Counts;
 use crate::containerd::Options;
 use crate::gateway::{Gateway, Place};
-use crate::image::{Compression, ImageBuilder, Layer};
 use crate::unpack::Unpack;
-use crate::{Behaviour, Containerd, Cri, Line, Magi, Pod, magi, registry, verifier, wait};
+use crate::{Containerd, Cri, Line, Magi, Pod, magi, owners, registry, verifier};
 
 /// What the operator allows.
 const POLICY: &str = "\
@@ -32,7 +30,6 @@ pub(super) const STALLED: &str = "15s";
 pub(super) const DISK: u64 = 2 << 30;
 const VERIFY_WITHIN: Duration = Duration::from_secs(3);
 const BOUND: Duration = Duration::from_secs(30);
-const STEP: Duration = Duration::from_millis(5);
 
 /// A containerd, magi, and who pulls.
 pub(super) struct Stage<'w> {
@@ -99,7 +96,9 @@ impl<'w> Stage<'w> {
             pods: AtomicU64::new(0),
             _unpack: folder,
         };
-        stage.warm_up().await?;
+        owners::until_known(&stage.magi, &stage.cri(), &world.plain).await?;
+        stage.node.api().collect().await?;
+        stage.node.expect_nothing_left(&Counts::default(), BOUND).await?;
         Ok(stage)
     }
 
@@ -119,32 +118,6 @@ impl<'w> Stage<'w> {
     pub(super) fn pod(&self, namespace: &str) -> Pod {
         let number = self.pods.fetch_add(1, Ordering::Relaxed);
         Pod::new(namespace, &format!("web-{number}"))
-    }
-
-    /// Whoever asked before magi-node looked was not seen, and for a second any pull may be theirs: small ones show when
-    /// that is over.
-    async fn warm_up(&self) -> Result<()> {
-        let image = ImageBuilder::oci()
-            .layer(Layer::random(99, 100_000, Compression::Gzip)?)
-            .build()?;
-        let registry = &self.world.plain;
-        let small = registry.put("warm-up", "1", &image);
-        registry.behave("warm-up", Behaviour::rate(500_000));
-        wait::until("an owner to be known", BOUND, STEP, async || {
-            let pull = self.cri().pull_as(&small, Some(&self.pod("warm-up")), None).await;
-            pull.outcome.ok()?;
-            let ask = json!({"v": 1, "ask": "pulls", "ended": true});
-            let answer = self.magi.ask(&ask).await.ok()?;
-            self.node.cri().remove(&small).await.ok()?;
-            let ended = answer.pointer("/reply/answer/report/ended")?.as_array()?;
-            ended
-                .iter()
-                .any(|pull| pull.pointer("/owner/pod").is_some_and(Value::is_object))
-                .then_some(())
-        })
-        .await?;
-        self.node.api().collect().await?;
-        self.node.expect_nothing_left(&Counts::default(), BOUND).await
     }
 
     /// What everybody said last.

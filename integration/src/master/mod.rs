@@ -14,13 +14,12 @@ use tempfile::TempDir;
 use crate::magi::binary;
 use crate::process::{Launch, Process};
 use crate::wait;
-use ways::Teller;
 
 pub use events::{
     Happening, Loss, collection_deleted, created, deleted, dry_run, evicted, eviction_refused, force_deleted,
     image_patched, namespace_deleted, refused, status_changed,
 };
-pub use ways::Way;
+pub use ways::{Teller, Way};
 
 const READY_WITHIN: Duration = Duration::from_secs(20);
 const STEP: Duration = Duration::from_millis(5);
@@ -195,6 +194,11 @@ impl Master {
     /// The API server says that this has happened, all of it in one piece.
     pub fn api_server_writes(&self, happened: &[Happening]) -> Result<()> {
         self.teller.tell(happened)
+    }
+
+    /// The API server's end, for who tells while this process is down.
+    pub fn teller(&self) -> Teller {
+        self.teller.clone()
     }
 }
 

@@ -47,9 +47,12 @@ impl std::fmt::Display for Way {
     }
 }
 
-/// The API server's end.
-#[derive(Debug)]
-pub(super) enum Teller {
+/// The API server's end; it outlives each process of the master.
+#[derive(Debug, Clone)]
+pub struct Teller(To);
+
+#[derive(Debug, Clone)]
+enum To {
     AuditLog(PathBuf),
     Webhook(Poster),
     Watch(mpsc::UnboundedSender<String>),
@@ -67,7 +70,7 @@ impl Teller {
                     log.display(),
                     state.display()
                 );
-                Ok((Self::AuditLog(log), settings))
+                Ok((Self(To::AuditLog(log)), settings))
             }
             Way::Webhook => {
                 let address = SocketAddr::from(([127, 0, 0, 1], super::free_port()?));
@@ -77,7 +80,7 @@ impl Teller {
                     "webhook: {{ listen: \"{address}\", tokenFile: {} }}",
                     token.display()
                 );
-                Ok((Self::Webhook(Poster::start(address, tls)?), settings))
+                Ok((Self(To::Webhook(Poster::start(address, tls)?)), settings))
             }
             Way::Watch => {
                 let (tell, watched) = fake_api::stream();
@@ -92,16 +95,16 @@ impl Teller {
                 });
                 std::fs::write(&kubeconfig, text.to_string()).context("write the kubeconfig")?;
                 let settings = format!("watch: {{ kubeconfig: {} }}", kubeconfig.display());
-                Ok((Self::Watch(tell), settings))
+                Ok((Self(To::Watch(tell)), settings))
             }
         }
     }
 
     /// Tells what happened. The webhook's bodies are on their way then: an API server waits for no webhook.
-    pub(super) fn tell(&self, happened: &[Happening]) -> Result<()> {
+    pub fn tell(&self, happened: &[Happening]) -> Result<()> {
         let events = || happened.iter().flat_map(|one| &one.audit);
-        match self {
-            Self::AuditLog(path) => {
+        match &self.0 {
+            To::AuditLog(path) => {
                 let mut lines = String::new();
                 for event in events() {
                     lines.push_str(&event.to_string());
@@ -113,7 +116,7 @@ impl Teller {
                     .and_then(|mut file| file.write_all(lines.as_bytes()))
                     .context("append to the audit log")
             }
-            Self::Webhook(poster) => {
+            To::Webhook(poster) => {
                 // An item has neither kind nor version of its own.
                 let items: Vec<_> = events()
                     .cloned()
@@ -128,7 +131,7 @@ impl Teller {
                 let list = json!({"kind": "EventList", "apiVersion": "audit.k8s.io/v1", "metadata": {}, "items": items});
                 poster.post(&list.to_string())
             }
-            Self::Watch(tell) => {
+            To::Watch(tell) => {
                 let told = happened.iter().flat_map(|one| &one.watch);
                 let lines: String = told.map(|(kind, object)| fake_api::line(kind, object)).collect();
                 tell.send(lines).context("nobody watches any more")
@@ -138,8 +141,8 @@ impl Teller {
 }
 
 /// Posts one body after the other.
-#[derive(Debug)]
-pub(super) struct Poster {
+#[derive(Debug, Clone)]
+struct Poster {
     bodies: mpsc::UnboundedSender<Bytes>,
     /// Why a body was not taken.
     failure: Arc<Mutex<Option<String>>>,

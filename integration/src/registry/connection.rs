@@ -1,7 +1,7 @@
 //! Listening, accepting and serving connections, and counting what their sockets took.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,9 +20,8 @@ use super::log::Log;
 use super::serve::{self, Peer};
 
 /// Listens on a free port of `address` and serves what comes, on `runtime`.
-pub(super) fn listen(runtime: &Runtime, address: IpAddr, shared: &Arc<Shared>) -> Result<SocketAddr> {
-    let listener =
-        std::net::TcpListener::bind((address, 0)).with_context(|| format!("listen on {address}"))?;
+pub(super) fn listen(runtime: &Runtime, address: SocketAddr, shared: &Arc<Shared>) -> Result<SocketAddr> {
+    let listener = std::net::TcpListener::bind(address).with_context(|| format!("listen on {address}"))?;
     listener
         .set_nonblocking(true)
         .context("make the listener non-blocking")?;

@@ -50,6 +50,8 @@ pub struct Options {
     pub send_buffer: Option<usize>,
     /// Another address of loopback's than 127.0.0.1, and none of IPv6.
     pub address: Option<Ipv4Addr>,
+    /// The port that it listens on; 0: any.
+    pub port: u16,
 }
 
 impl Options {
@@ -132,10 +134,10 @@ impl Registry {
             connections: AtomicU64::new(0),
         });
         let address = options.address.unwrap_or(Ipv4Addr::LOCALHOST);
-        let v4 = listen(&runtime, address.into(), &shared)?;
+        let v4 = listen(&runtime, (address, options.port).into(), &shared)?;
         let also = (address == Ipv4Addr::LOCALHOST).then_some(IpAddr::V6(Ipv6Addr::LOCALHOST));
         // A machine without IPv6 is no reason to fail.
-        let v6 = also.and_then(|address| listen(&runtime, address, &shared).ok());
+        let v6 = also.and_then(|address| listen(&runtime, (address, 0).into(), &shared).ok());
         Ok(Self {
             shared,
             v4,

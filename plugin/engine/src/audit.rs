@@ -73,6 +73,9 @@ pub enum Entry {
         attempt: AttemptId,
         /// What it did, in words for people; the code comes first.
         outcome: String,
+        /// The run of the agent that intended it; none: the one that writes this.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of_run: Option<Time>,
     },
     /// A condemned pull has ended.
     Ended {
@@ -240,7 +243,16 @@ impl fmt::Display for Entry {
                 }
                 facts.try_for_each(|fact| write!(f, ", and {fact}"))
             }
-            Self::Outcome { attempt, outcome } => write!(f, "lever {attempt} came back: {outcome}"),
+            Self::Outcome {
+                attempt,
+                outcome,
+                of_run: None,
+            } => write!(f, "lever {attempt} came back: {outcome}"),
+            Self::Outcome {
+                attempt,
+                outcome,
+                of_run: Some(_),
+            } => write!(f, "lever {attempt} of an earlier run: {outcome}"),
             Self::Ended { reason, attempts, .. } => {
                 write!(f, "{reason}: the pull has ended after {attempts} levers")
             }

@@ -2,11 +2,13 @@
 //!
 //! A line is handed to the kernel in one write before the lever that it announces is pulled. It is not flushed to the
 //! disk first: that would cost the time of a disk in trouble, and a machine that loses its page cache has lost its
-//! pulls as well.
+//! pulls as well. What an agent that was killed left open, the next one closes.
+
+mod unfinished;
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::clock::rfc3339;
@@ -40,6 +42,13 @@ pub(crate) enum AuditError {
     /// A line could not be written.
     #[error("cannot write to the audit file {}", path.display())]
     Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// What an earlier run has written could not be read.
+    #[error("cannot read the end of the audit file {}", path.display())]
+    Read {
         path: PathBuf,
         #[source]
         source: io::Error,
@@ -155,23 +164,34 @@ impl AuditLog {
         })
     }
 
+    /// For each lever whose outcome an earlier run of the agent has not written any more: a record that says so. To be
+    /// written before anything else.
+    pub(crate) fn unfinished(&self) -> Result<Vec<AuditRecord>, AuditError> {
+        unfinished::records(&self.path, &self.numbered(1)).map_err(|source| AuditError::Read {
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    /// A file that was put aside.
+    fn numbered(&self, n: u32) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push(format!(".{n}"));
+        PathBuf::from(name)
+    }
+
     fn rotate(&mut self) -> Result<(), AuditError> {
-        let numbered = |n: u32| {
-            let mut name = self.path.clone().into_os_string();
-            name.push(format!(".{n}"));
-            PathBuf::from(name)
-        };
         let failed = |source| AuditError::Rotate {
             path: self.path.clone(),
             source,
         };
         for n in (1..self.keep).rev() {
-            match std::fs::rename(numbered(n), numbered(n.saturating_add(1))) {
+            match std::fs::rename(self.numbered(n), self.numbered(n.saturating_add(1))) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
                 Ok(()) | Err(_) => {}
             }
         }
-        std::fs::rename(&self.path, numbered(1)).map_err(failed)?;
+        std::fs::rename(&self.path, self.numbered(1)).map_err(failed)?;
         (self.file, self.size) = open(&self.path)?;
         Ok(())
     }
@@ -181,6 +201,7 @@ fn open(path: &Path) -> Result<(File, u64), AuditError> {
     let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
     let file = OpenOptions::new()
         .create(true)
+        .read(true)
         .append(true)
         .mode(0o600)
         .custom_flags(nofollow)
@@ -209,8 +230,24 @@ fn open(path: &Path) -> Result<(File, u64), AuditError> {
             path: path.to_owned(),
             problem,
         }),
-        None => Ok((file, meta.len())),
+        None => mend(file, meta.len()).map_err(|source| AuditError::Open {
+            path: path.to_owned(),
+            source,
+        }),
     }
+}
+
+/// Ends a line that an agent was killed over, so that the next one is not glued to it.
+fn mend(mut file: File, size: u64) -> io::Result<(File, u64)> {
+    let mut last = [b'\n'];
+    if let Some(at) = size.checked_sub(1) {
+        file.read_exact_at(&mut last, at)?;
+    }
+    if last == *b"\n" {
+        return Ok((file, size));
+    }
+    file.write_all(b"\n")?;
+    Ok((file, size.saturating_add(1)))
 }
 
 #[cfg(test)]
@@ -218,6 +255,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use magi_engine::audit::Entry;
+    use magi_engine::ids::AttemptId;
 
     use super::*;
 
@@ -276,6 +314,68 @@ mod tests {
         assert_eq!(names, ["audit.jsonl", "audit.jsonl.1", "audit.jsonl.2"]);
         let newest = std::fs::read_to_string(&path).unwrap();
         assert!(newest.lines().last().unwrap().contains("\"seq\":19"));
+    }
+
+    #[test]
+    fn what_a_killed_agent_left_open_is_closed_by_the_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.jsonl");
+        let opened =
+            |run| AuditLog::open(&path, 4000, 2, "node-a".to_owned(), Time::from_micros(run)).unwrap();
+        let intent = |attempt| AuditRecord {
+            entry: Entry::Intent {
+                attempt: AttemptId(attempt),
+                reason: magi_engine::Reason::Operator,
+                rule: None,
+                lever: "destroy-socket".to_owned(),
+                socket: None,
+                evidence: Vec::new(),
+            },
+            ..record("")
+        };
+        let outcome = |attempt| AuditRecord {
+            entry: Entry::Outcome {
+                attempt: AttemptId(attempt),
+                outcome: "done".to_owned(),
+                of_run: None,
+            },
+            ..record("")
+        };
+        let mut first = opened(1);
+        assert_eq!(first.unfinished().unwrap(), []);
+        for one in [intent(1), intent(2), outcome(1), intent(3)] {
+            first.write(Time::from_micros(10), &one).unwrap();
+        }
+        // The next record goes no further than this.
+        first.file.write_all(b"{\"schema\":\"magi").unwrap();
+        drop(first);
+
+        let mut second = opened(2);
+        // A number of an earlier run is another attempt.
+        second.write(Time::from_micros(20), &intent(1)).unwrap();
+        second.write(Time::from_micros(20), &outcome(1)).unwrap();
+        let closed = second.unfinished().unwrap();
+        let attempts: Vec<_> = closed
+            .iter()
+            .map(|record| {
+                let Entry::Outcome { attempt, of_run, .. } = &record.entry else {
+                    panic!("{}", record.entry);
+                };
+                (attempt.0, of_run.unwrap().as_micros())
+            })
+            .collect();
+        assert_eq!(attempts, [(2, 1), (3, 1)]);
+        for one in &closed {
+            second.write(Time::from_micros(30), one).unwrap();
+        }
+        assert_eq!(opened(3).unfinished().unwrap(), []);
+
+        // It may have been put aside since.
+        let mut fourth = opened(4);
+        fourth.write(Time::from_micros(40), &intent(9)).unwrap();
+        fourth.rotate().unwrap();
+        fourth.write(Time::from_micros(40), &record("later")).unwrap();
+        assert_eq!(opened(5).unfinished().unwrap().len(), 1);
     }
 
     #[test]

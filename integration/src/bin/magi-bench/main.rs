@@ -15,7 +15,6 @@ mod orphan;
 mod process_cost;
 mod recordings;
 mod sandbox;
-mod stats;
 mod throughput;
 mod unpack;
 mod verify;
@@ -24,6 +23,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use figure::{Figure, Setting};
+use magi_integration::stats;
 use options::{Options, What};
 
 fn main() -> ExitCode {

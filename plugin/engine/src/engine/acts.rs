@@ -317,6 +317,7 @@ impl Engine {
         let entry = Entry::Outcome {
             attempt,
             outcome: outcome.to_string(),
+            of_run: None,
         };
         let worked = matches!(outcome, LeverOutcome::Done { .. } | LeverOutcome::AlreadyGone);
         if !(worked && self.is_repetition(&flight)) {

@@ -205,7 +205,8 @@ fn a_lever_that_comes_back_after_the_end_is_recorded_and_changes_nothing() {
         world.records(),
         [Entry::Outcome {
             attempt,
-            outcome: event
+            outcome: event,
+            of_run: None,
         }]
     );
     world.live(70_000).no_lever();

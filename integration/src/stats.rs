@@ -1,22 +1,29 @@
 //! Samples and what they come to.
 
+use std::path::Path;
+
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 /// What a series of samples comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(crate) struct Summary {
-    pub(crate) count: usize,
-    pub(crate) min: f64,
-    pub(crate) median: f64,
+pub struct Summary {
+    /// How many.
+    pub count: usize,
+    /// The smallest.
+    pub min: f64,
+    /// The one in the middle.
+    pub median: f64,
     /// By nearest rank; with fewer than 20 samples that is the largest.
-    pub(crate) p95: f64,
+    pub p95: f64,
     /// The same; with fewer than 100 samples it is the largest.
-    pub(crate) p99: f64,
-    pub(crate) max: f64,
+    pub p99: f64,
+    /// The largest.
+    pub max: f64,
 }
 
 /// Sums up samples; all zero if there are none.
-pub(crate) fn summary(samples: impl IntoIterator<Item = f64>) -> Summary {
+pub fn summary(samples: impl IntoIterator<Item = f64>) -> Summary {
     let mut sorted: Vec<f64> = samples.into_iter().collect();
     sorted.sort_by(f64::total_cmp);
     let count = sorted.len();
@@ -34,8 +41,17 @@ pub(crate) fn summary(samples: impl IntoIterator<Item = f64>) -> Summary {
 }
 
 /// The value in the middle.
-pub(crate) fn median(samples: impl IntoIterator<Item = f64>) -> f64 {
+pub fn median(samples: impl IntoIterator<Item = f64>) -> f64 {
     summary(samples).median
+}
+
+/// Writes what was found to a file, with its folder.
+pub fn write(path: &Path, found: &impl Serialize) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    }
+    let text = serde_json::to_string_pretty(found).context("encode what was found")?;
+    std::fs::write(path, text + "\n").with_context(|| format!("write {}", path.display()))
 }
 
 #[cfg(test)]
