@@ -71,7 +71,7 @@ pub(super) async fn play(stage: &Stage<'_>, case: &Case, number: u64) -> Result<
         .await
         .context("the healthy pull is not there")?
         .context("the healthy pull's task")?;
-    let written = watch.stop()?.saturating_sub(before);
+    let most = watch.stop()?;
 
     let records = stage.magi.audit()?.split_off(heard);
     let verdict = match &ended {
@@ -93,9 +93,11 @@ pub(super) async fn play(stage: &Stage<'_>, case: &Case, number: u64) -> Result<
     let is_there = innocent.outcome.as_deref() == Ok(good.1.id());
     let collateral = (!is_there).then(|| innocent.error().to_owned());
     let layer_bytes = sent(&scene, &good.0).await?;
-    clear(stage, &attack, &good.0, &baseline, before)
+    let after = clear(stage, &attack, &good.0, &baseline, before)
         .await
         .with_context(|| format!("after {verdict:?}"))?;
+    // What went only meanwhile was the case's before.
+    let written = most.saturating_sub(before.min(after));
     Ok(Cell {
         case: case.name.to_owned(),
         line: line.to_string(),
@@ -167,7 +169,7 @@ async fn until_ended(
         if pulls.iter().all(JoinHandle::is_finished) {
             return Some(None);
         }
-        (written() > TOO_MUCH).then_some(Some("over 1 GiB written, called off"))
+        (written() > TOO_MUCH).then_some(Some("over 1 GiB written"))
     });
     let called_off = match over.await {
         Ok(None) => {
@@ -237,8 +239,14 @@ async fn sent(scene: &Scene<'_>, good: &str) -> Result<u64> {
     .await
 }
 
-/// Takes the images away that are there, and waits until nothing else is.
-async fn clear(stage: &Stage<'_>, attack: &Attack, good: &str, baseline: &Counts, before: u64) -> Result<()> {
+/// Takes the images away that are there, and waits until nothing else is; gives the bytes then in use.
+async fn clear(
+    stage: &Stage<'_>,
+    attack: &Attack,
+    good: &str,
+    baseline: &Counts,
+    before: u64,
+) -> Result<u64> {
     let (cri, api) = (stage.node.cri(), stage.node.api());
     for reference in attack.pulls.iter().map(String::as_str).chain([good]) {
         if cri.image(reference).await?.is_some() {
@@ -252,8 +260,8 @@ async fn clear(stage: &Stage<'_>, attack: &Attack, good: &str, baseline: &Counts
     let free = wait::until("the space to be free again", GONE_WITHIN, STEP, async || {
         used(&root).ok().filter(|now| *now <= before + BOOKS)
     });
-    if let Err(error) = free.await {
-        bail!("{error:#}: {before} bytes before, {} now", used(&root)?);
+    match free.await {
+        Ok(after) => Ok(after),
+        Err(error) => bail!("{error:#}: {before} bytes before, {} now", used(&root)?),
     }
-    Ok(())
 }

@@ -14,6 +14,8 @@ pub const BEGIN: &str = "<!-- make hostile: begin -->";
 pub const END: &str = "<!-- make hostile: end -->";
 
 const MIB: f64 = 1_048_576.0;
+/// The slowest healthy image takes a second and a half by itself.
+const WAITED: u64 = 3_000;
 
 /// The report as a table in Markdown.
 pub fn markdown(report: &Report, date: &str) -> String {
@@ -53,11 +55,14 @@ pub fn shown(cell: &Cell, unpacks: bool) -> String {
         Verdict::UnpackStopped => "magi-unpack at its bound".to_owned(),
         Verdict::Containerd { error } => format!("containerd: {}", short(error)),
         Verdict::Harmless { how } => format!("harmless: {how}"),
-        Verdict::Escapes { why } => format!("**escapes**, {why}"),
+        Verdict::Escapes { why } => format!("**escapes**: {why}"),
     };
     let mut text = format!("{by}; {}", mebibytes(cell.layer_bytes));
     if unpacks {
         let _ = write!(text, ", {} written", mebibytes(cell.written));
+    }
+    if cell.healthy_ms > WAITED {
+        let _ = write!(text, "; the healthy pull waits {} s", cell.healthy_ms / 1000);
     }
     if cell.collateral.is_some() {
         text.push_str("; **the healthy pull beside it fails**");
@@ -70,7 +75,10 @@ fn mebibytes(bytes: u64) -> String {
     if bytes == 0 {
         return "0".to_owned();
     }
-    format!("{:.1} MiB", (bytes as f64 / MIB).max(0.1))
+    if bytes < 1 << 16 {
+        return "< 0.1 MiB".to_owned();
+    }
+    format!("{:.1} MiB", bytes as f64 / MIB)
 }
 
 /// The end of an error's text, without what differs from run to run: that is where the cause stands.

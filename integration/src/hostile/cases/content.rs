@@ -47,9 +47,7 @@ pub(super) const CASES: &[Case] = &[
     }),
     Case {
         layers_first: 3,
-        if_it_goes_on: Some(
-            "no one waits for it, as its download slots are its own; `magictl abort` ends it",
-        ),
+        if_it_goes_on: Some("goes on, but nobody waits for its slots; `magictl abort` ends it"),
         ..Case::new(
             "trickle",
             "3 layers of 10 MiB at 300 kB/s each: every download slot of 2.x",
@@ -79,7 +77,7 @@ pub(super) const CASES: &[Case] = &[
         |scene| again_and_again(scene, 0),
     ),
     Case {
-        if_it_escapes: "the layer itself is within all limits, and its bytes on the wire are not judged",
+        if_it_escapes: "it is within its limits, and bytes on the wire are not judged",
         ..Case::new(
             "ignores-range-slowly",
             "the same, with 64 KiB more each time",

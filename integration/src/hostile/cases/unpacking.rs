@@ -7,7 +7,7 @@ use crate::Behaviour;
 use crate::image::{Compression, ImageBuilder, Layer, bombs};
 
 const UNPACKED: u64 = 10 << 30;
-const NO_BOUND: &str = "only magi-unpack bounds what a layer unpacks to, and containerd does not run it";
+const NO_BOUND: &str = "only magi-unpack bounds that, and containerd does not run it";
 
 pub(super) const CASES: &[Case] = &[
     bomb("gzip-bomb", "gzip, 46 MB → 10 GiB in one file", |scene| {
