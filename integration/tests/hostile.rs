@@ -10,7 +10,7 @@ use magi_integration::hostile::{self, Mode, Selection, cases, table};
 
 const MIB: u64 = 1 << 20;
 /// What no part of magi stops yet, whatever there is of it; ARCHITECTURE.md and the table say so.
-const KNOWN: [&str; 2] = ["ignores-range-slowly", "other-type-bomb"];
+const KNOWN: [&str; 3] = ["ignores-range-slowly", "repeated-layer", "other-type-bomb"];
 
 fn stopped_for(cell: &Cell, wanted: &str) -> Result<()> {
     let (Verdict::Stopped { reason, .. } | Verdict::Refused { reason, .. }) = &cell.verdict else {

@@ -1,5 +1,7 @@
 //! Layers that are small until they are unpacked.
 
+use std::sync::OnceLock;
+
 use anyhow::Result;
 
 use super::{Attack, Case, Scene};
@@ -34,6 +36,19 @@ pub(super) const CASES: &[Case] = &[
             Attack::of(scene.put(&scene.world.plain, &image, Behaviour::default()))
         },
     ),
+    Case {
+        if_it_escapes: "each layer is within the bound, and nothing bounds their sum",
+        ..bomb(
+            "repeated-layer",
+            "a layer that unpacks to 200 MiB, listed 8 times",
+            |scene| {
+                let image = ImageBuilder::oci()
+                    .layers(std::iter::repeat_n(honest()?, 8))
+                    .build()?;
+                Attack::of(scene.put(&scene.world.plain, &image, Behaviour::default()))
+            },
+        )
+    },
     // containerd sorts the suffixes and goes by the last; it runs a stream processor for types that are listed only.
     bomb(
         "other-type-bomb",
@@ -54,6 +69,16 @@ const fn bomb(name: &'static str, what: &'static str, set: fn(&Scene<'_>) -> Res
         if_it_escapes: NO_BOUND,
         ..Case::new(name, what, set)
     }
+}
+
+/// A layer of 200 MiB that is as it says it is; it takes a while to make.
+fn honest() -> Result<Layer> {
+    static ONCE: OnceLock<Layer> = OnceLock::new();
+    if let Some(layer) = ONCE.get() {
+        return Ok(layer.clone());
+    }
+    let layer = Layer::compressible(1, 200 << 20, Compression::Gzip)?;
+    Ok(ONCE.get_or_init(|| layer).clone())
 }
 
 fn of(scene: &Scene<'_>, layer: Layer) -> Result<Attack> {
