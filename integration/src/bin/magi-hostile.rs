@@ -1,14 +1,14 @@
 //! `make hostile`: runs the hostile suite, and writes its table into README.md.
 //!
-//! Exit code 0: no attack escapes where magi-gateway is. 1: one does, an innocent was hit, something was left, or the stage
-//! broke. 130: interrupted.
+//! Exit code 0: no attack escapes where magi-gateway is, but those that are known to. 1: another one does, an innocent was
+//! hit, something was left, or the stage broke. 130: interrupted.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use magi_integration::Line;
-use magi_integration::hostile::verdict::Verdict;
+use magi_integration::hostile::verdict::{Cell, Verdict};
 use magi_integration::hostile::{self, Mode, Selection, table};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -110,18 +110,24 @@ async fn run() -> Result<ExitCode> {
         Some(path) => table::write(path, &report, &date)?,
         None => anstream::print!("{}", table::markdown(&report, &date)),
     }
-    let escaped = report
+    let escaped =
+        |cell: &&Cell| cell.mode == Mode::Gateway && matches!(cell.verdict, Verdict::Escapes { .. });
+    let (open, new): (Vec<&Cell>, Vec<&Cell>) = report
         .cells
         .iter()
-        .filter(|cell| cell.mode == Mode::Gateway && matches!(cell.verdict, Verdict::Escapes { .. }))
-        .count();
+        .filter(escaped)
+        .partition(|cell| hostile::cases::OPEN.contains(&cell.case.as_str()));
     let hit = report
         .cells
         .iter()
         .filter(|cell| cell.collateral.is_some())
         .count();
-    if escaped + hit > 0 {
-        anstream::eprintln!("hostile: {escaped} attacks escape in gateway mode, {hit} innocent pulls failed");
+    anstream::eprintln!(
+        "hostile: in gateway mode {} attacks escape that are known to, {} that are not; {hit} innocent pulls failed",
+        open.len(),
+        new.len()
+    );
+    if hit > 0 || !new.is_empty() {
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
