@@ -122,8 +122,8 @@ section! {
         /// Bytes per second that a pull must bring, all of its layers together.
         "rate" rate: Size<1, PIB> = Required;
         /// It may fall behind by what the rate brings in that time; in any case by 2 MiB for each layer that it downloads,
-        /// as containerd shows progress in steps of 1 MiB. Until the first of these is there, nothing shows whether a layer
-        /// is slow or waits itself.
+        /// as containerd shows progress in steps of 1 MiB. Without kernel probes nothing shows before the first of these
+        /// whether a layer is slow or waits itself.
         "for" time: Span<SECOND, DAY> = Yaml("30s");
         /// Downloads that containerd runs at once (its `max_concurrent_downloads`).
         "slots" slots: Count<1, 10_000> = Yaml("3");

@@ -56,6 +56,8 @@ pub struct Feed {
     pub method: Method,
     /// Bytes of evidence so far.
     pub bytes: u64,
+    /// Nanoseconds in which they came, from the first of them on; 0 where only threads tell.
+    pub lasts_ns: u64,
 }
 
 /// What changed.
@@ -363,6 +365,7 @@ impl Attribution {
             (Some(before), Some(after))
                 if Feed {
                     bytes: before.bytes,
+                    lasts_ns: before.lasts_ns,
                     ..after
                 } == before => {}
             (_, Some(after)) => tell(Change::Feed(after)),
@@ -419,6 +422,7 @@ impl Attribution {
             file,
             method: Method::Goroutine,
             bytes,
+            lasts_ns: run.until_ns.saturating_sub(run.since_ns),
         })
     }
 
@@ -440,6 +444,7 @@ impl Attribution {
             file: known.data,
             method: Method::Thread,
             bytes,
+            lasts_ns: 0,
         })
     }
 

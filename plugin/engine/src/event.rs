@@ -1,5 +1,7 @@
 //! Everything that can happen, as the engine hears it.
 
+use std::time::Duration;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -293,6 +295,9 @@ pub struct Feed {
     pub method: TieMethod,
     /// Bytes seen on the socket for this ingest.
     pub bytes: u64,
+    /// Since when they have come, at the least: so long before it is told.
+    #[serde(default)]
+    pub lasts: Duration,
 }
 
 /// A socket of containerd as the kernel's table shows it.

@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::bounds::{MAX_FEEDS, MAX_PAIRED_INGESTS};
 use crate::event::{Feed, SocketStat};
@@ -264,6 +265,7 @@ impl Pairing {
             dir,
             method: TieMethod::ByteCount,
             bytes: pair.read,
+            lasts: Duration::ZERO,
         });
         (feeds.collect(), explanations)
     }

@@ -5,7 +5,8 @@
 //! while it downloads: who waits, or unpacks, is not slow.
 //!
 //! A download that waits for its slot has an ingest already, with nothing in it (seen on 2.1.9). So one that has brought
-//! its first mebibyte holds a slot; of the others it is not known, and they are nobody's fault.
+//! its first mebibyte holds a slot, and so does one that a goroutine of containerd was seen to fetch, which takes 64 KiB or
+//! ten seconds; since when, the kernel says. Of the others it is not known, and they are nobody's fault.
 //!
 //! Changed by: each look, and each choice that is made anew. One is chosen at a time, and stays so while it is slow.
 
@@ -25,8 +26,10 @@ const STEP: u64 = 1 << 20;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pace {
     at: Option<Time>,
-    /// Bytes.
-    behind: u64,
+    /// Bytes; none: it is not counted.
+    behind: Option<u64>,
+    /// It was seen to unpack then, and is not slow before it.
+    unpacked: Option<Time>,
     fetched: u64,
     complete: u64,
     /// What is complete is unpacked until then, at the slowest.
@@ -42,8 +45,10 @@ pub(crate) struct Progress {
     pub(crate) fetched: u64,
     /// Bytes of its layers that are there as a whole.
     pub(crate) complete: u64,
-    /// Ingests of its own that have something in them.
+    /// Ingests of its own that are known to be fetched.
     pub(crate) downloads: u64,
+    /// The first of these is known to be fetched since then.
+    pub(crate) since: Option<Time>,
     /// Something is missing that nobody else fetches for it.
     pub(crate) lacks: bool,
 }
@@ -60,15 +65,30 @@ impl Pace {
             self.unpacks_until = Some(from.after(Duration::from_secs(complete / UNPACKS_AT_LEAST)));
         }
         let unpacks = self.unpacks_until.is_some_and(|until| now < until);
+        if unpacks {
+            self.unpacked = Some(now);
+        }
         if progress.downloads == 0 || unpacks {
-            self.behind = 0;
+            self.behind = None;
         } else {
+            let known = progress.since.map_or(Duration::ZERO, |since| {
+                now.since(since.max(self.unpacked.unwrap_or(since)))
+            });
+            let passed = match self.behind {
+                Some(_) => passed,
+                None => passed.max(known),
+            };
             let due = u128::from(rate) * passed.as_micros() / 1_000_000;
             let due = u64::try_from(due).unwrap_or(u64::MAX);
-            self.behind = self.behind.saturating_add(due).saturating_sub(fetched);
+            let behind = self.behind.unwrap_or_default();
+            self.behind = Some(behind.saturating_add(due).saturating_sub(fetched));
         }
         let is_idle = progress.downloads == 0 && progress.lacks && !unpacks;
         self.idle_since = is_idle.then(|| self.idle_since.unwrap_or(now));
+    }
+
+    fn behind(&self) -> u64 {
+        self.behind.unwrap_or_default()
     }
 
     fn waits_for_slot(&self, now: Time) -> bool {
@@ -82,7 +102,7 @@ impl Pace {
 pub(crate) struct Runner<'a> {
     pub(crate) pull: PullId,
     pub(crate) pace: &'a Pace,
-    /// Ingests that have something in them, and all.
+    /// Ingests that are known to be fetched, and all.
     pub(crate) downloads: u64,
     pub(crate) ingests: u64,
     pub(crate) may_be_stopped: bool,
@@ -118,17 +138,17 @@ impl Starvation {
         let is_slow = |one: &&Runner<'_>| {
             one.downloads > 0
                 && one.may_be_stopped
-                && one.pace.behind >= lag.max(one.downloads.saturating_mul(2 * STEP))
+                && one.pace.behind() >= lag.max(one.downloads.saturating_mul(2 * STEP))
         };
         let slowest = runners.iter().filter(is_slow).max_by_key(|one| {
             let is_chosen = before == Some(one.pull);
-            (is_chosen, one.pace.behind, Reverse(one.pull))
+            (is_chosen, one.pace.behind(), Reverse(one.pull))
         });
         self.chosen = slowest.map(|one| {
             let why = Evidence::HoldsSlots {
                 downloads: one.downloads,
                 rate: policy.rate,
-                behind: one.pace.behind,
+                behind: one.pace.behind(),
                 waiting: u64::try_from(waiting).unwrap_or(u64::MAX),
             };
             (one.pull, why)

@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bounds::{LOOKS_TO_CONFIRM, MAX_FEEDS};
 use crate::event::{Feed, SocketStat};
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, TieMethod};
 use crate::ids::{Cookie, IngestDir, IngestRef};
 use crate::pairing::{Offsets, Pairing};
 use crate::pull::{Ingest, Pull};
+use crate::time::Time;
 
 /// All ties known.
 #[derive(Debug, Default)]
@@ -25,6 +26,8 @@ pub(crate) struct Ties {
 #[derive(Clone, Copy, Debug)]
 struct Tie {
     feed: Feed,
+    /// Bytes come since then, at the latest.
+    since: Time,
     /// Looks since it is known.
     looks: u8,
     /// No look has shown the ingest. Should one come to be there, it is another one, until bytes are seen again.
@@ -68,8 +71,9 @@ impl Ties {
     }
 
     /// Takes over a tie.
-    pub(crate) fn fed(&mut self, feed: Feed) -> Fed {
+    pub(crate) fn fed(&mut self, now: Time, feed: Feed) -> Fed {
         let cookie = feed.socket.cookie;
+        let since = now.before(feed.lasts);
         if let Some(tie) = self
             .by_socket
             .get_mut(&cookie)
@@ -78,6 +82,7 @@ impl Ties {
             tie.feed = feed;
             if std::mem::take(&mut tie.is_stale) {
                 tie.looks = 0;
+                tie.since = since;
             }
             return Fed {
                 is_new: false,
@@ -92,6 +97,7 @@ impl Ties {
         }
         let tie = Tie {
             feed,
+            since,
             looks: 0,
             is_stale: false,
         };
@@ -191,6 +197,14 @@ impl Ties {
     /// Bytes that the probes have counted for an ingest, on the socket with most of them.
     pub(crate) fn bytes_for(&self, dir: IngestDir) -> u64 {
         self.told_of(dir).map(|tie| tie.feed.bytes).max().unwrap_or(0)
+    }
+
+    /// Since when a goroutine of containerd has fetched this ingest, if one was seen to.
+    pub(crate) fn fetched_since(&self, dir: IngestDir) -> Option<Time> {
+        let sure = self
+            .told_of(dir)
+            .filter(|tie| tie.feed.method == TieMethod::Goroutine);
+        sure.map(|tie| tie.since).min()
     }
 
     /// The socket that feeds `dir`, the surest way first.

@@ -34,6 +34,15 @@ impl Time {
         )
     }
 
+    /// This time minus `duration`, or the beginning of time.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_sub(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)),
+        )
+    }
+
     /// How long ago `earlier` was; zero if it lies in the future.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

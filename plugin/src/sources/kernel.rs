@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
@@ -271,6 +272,7 @@ impl Ties {
                 dir,
                 method,
                 bytes: feed.bytes,
+                lasts: Duration::from_nanos(feed.lasts_ns),
             },
         })
     }

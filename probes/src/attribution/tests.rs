@@ -155,6 +155,7 @@ fn a_layer_is_tied_before_its_first_write_and_named_again_with_its_file() {
             file,
             method,
             bytes: RUN_BYTES,
+            lasts_ns: 0,
         })
     };
     assert_eq!(told, [feed(None), feed(Some(DATA))]);

@@ -56,9 +56,21 @@ impl Engine {
         Progress {
             fetched: pull.fetched(),
             complete: whole.fold(0, |sum, (_, size, _)| sum.saturating_add(size)),
-            downloads: downloads(pull),
+            downloads: self.downloads(pull),
+            since: pull
+                .live_ingests()
+                .filter_map(|(_, ingest)| self.ties.fetched_since(ingest.dir))
+                .min(),
             lacks: pull.stage != Stage::Unpacking && !self.is_fetched_by_others(pull),
         }
+    }
+
+    /// Ingests of its own that have something in them, or are being fetched.
+    fn downloads(&self, pull: &Pull) -> u64 {
+        let known = pull
+            .live_ingests()
+            .filter(|(_, ingest)| ingest.offset > 0 || self.ties.fetched_since(ingest.dir).is_some());
+        u64::try_from(known.count()).unwrap_or(u64::MAX)
     }
 
     /// Chooses anew if anything changed that the choice hangs on.
@@ -74,7 +86,7 @@ impl Engine {
             .map(|pull| Runner {
                 pull: pull.id,
                 pace: &pull.pace,
-                downloads: downloads(pull),
+                downloads: self.downloads(pull),
                 ingests: u64::try_from(pull.live_ingests().count()).unwrap_or(u64::MAX),
                 may_be_stopped: law.may_stop(pull),
             })
@@ -85,12 +97,6 @@ impl Engine {
             pull.changed |= self.starvation.chosen(pull.id).is_some();
         }
     }
-}
-
-/// Ingests of its own that have something in them.
-fn downloads(pull: &Pull) -> u64 {
-    let grown = pull.live_ingests().filter(|(_, ingest)| ingest.offset > 0);
-    u64::try_from(grown.count()).unwrap_or(u64::MAX)
 }
 
 /// Whether its pod may be of a namespace that comes last.

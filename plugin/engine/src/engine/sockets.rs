@@ -16,7 +16,7 @@ impl Engine {
         if !self.is_up(Source::Probes) {
             return;
         }
-        let fed = self.ties.fed(feed);
+        let fed = self.ties.fed(now, feed);
         if fed.evicted && !self.said.too_many_ties {
             self.forgotten(fx, None, "the oldest socket, because too many feed ingests");
         }

@@ -85,6 +85,7 @@ pub(super) fn feed(cookie: u64, dir: IngestDir, bytes: u64) -> Feed {
         dir,
         method: TieMethod::Goroutine,
         bytes,
+        lasts: Duration::ZERO,
     }
 }
 

@@ -8,7 +8,7 @@ use super::check::Checker;
 use crate::action::{Action, Answer, Effects, Lever, LeverOutcome};
 use crate::audit::Entry;
 use crate::engine::Engine;
-use crate::event::{Event, LeaseView, Question, SocketStat, View};
+use crate::event::{Event, Feed, LeaseView, Question, SocketStat, View};
 use crate::evidence::{Evidence, Reason, Source};
 use crate::ids::{AttemptId, CallId, Cookie, Digest, ImageName, KeepId, LeaseKey, PullId, RequestId};
 use crate::manifest::Manifest;
@@ -230,6 +230,15 @@ impl World {
     /// The probes see a socket feed a layer.
     pub(super) fn fed(&mut self, cookie: u64, layer: u64, bytes: u64) -> &mut Self {
         let feed = build::feed(cookie, build::ingest_dir(K8S, layer), bytes);
+        self.tell(Event::SocketFed { feed })
+    }
+
+    /// The same, and so long already.
+    pub(super) fn fed_for(&mut self, cookie: u64, layer: u64, bytes: u64, lasts: Duration) -> &mut Self {
+        let feed = Feed {
+            lasts,
+            ..build::feed(cookie, build::ingest_dir(K8S, layer), bytes)
+        };
         self.tell(Event::SocketFed { feed })
     }
 

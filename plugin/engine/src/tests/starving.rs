@@ -31,12 +31,17 @@ fn resolved(world: &mut World, name: &str, layers: &[u64]) {
     world.look();
 }
 
-/// All of its layers are being fetched, each by a socket of the same number.
-fn downloads(world: &mut World, name: &str, layers: &[u64]) {
+/// All of its layers have ingests.
+fn begins(world: &mut World, name: &str, layers: &[u64]) {
     for layer in layers {
         world.lease(name).ingest(*layer, 0, GIB);
     }
     resolved(world, name, layers);
+}
+
+/// All of its layers are being fetched, each by a socket of the same number.
+fn downloads(world: &mut World, name: &str, layers: &[u64]) {
+    begins(world, name, layers);
     for layer in layers {
         world.fed(*layer, *layer, KIB);
     }
@@ -64,15 +69,40 @@ fn who_holds_all_slots_is_stopped_and_the_waiting_one_is_not() {
     let mut world = World::new(policy());
     downloads(&mut world, "slow", &[1, 2, 3]);
     resolved(&mut world, "waits", &[4]);
+    // 6 MiB, two for each download, are more than the 3 MB that the policy allows.
     brings(&mut world, "slow", &[1, 2, 3], 10 * KIB, 55);
     assert_eq!(condemned(&world), []);
     world.no_lever();
-    // What has brought nothing yet may wait for a slot itself. After 103 s the first mebibyte is there; and 6 MiB, two for
-    // each download, are more than the 3 MB that the policy allows.
-    brings(&mut world, "slow", &[1, 2, 3], 10 * KIB, 180);
+    brings(&mut world, "slow", &[1, 2, 3], 10 * KIB, 10);
     assert_eq!(condemned(&world), [("slow".to_owned(), Reason::StarvingOthers)]);
     let (_, lever) = world.lever();
     assert_eq!(lever, destroy(1));
+}
+
+#[test]
+fn what_nobody_is_seen_to_fetch_may_wait_itself_until_its_first_mebibyte() {
+    let mut world = World::new(policy());
+    begins(&mut world, "slow", &[1, 2, 3]);
+    resolved(&mut world, "waits", &[4]);
+    brings(&mut world, "slow", &[1, 2, 3], 10 * KIB, 100);
+    assert_eq!(condemned(&world), []);
+    // That is there after 103 s.
+    brings(&mut world, "slow", &[1, 2, 3], 10 * KIB, 180);
+    assert_eq!(condemned(&world), [("slow".to_owned(), Reason::StarvingOthers)]);
+}
+
+#[test]
+fn it_is_behind_since_its_first_byte_and_not_since_that_is_known() {
+    let mut world = World::new(policy());
+    begins(&mut world, "slow", &[1, 2, 3]);
+    resolved(&mut world, "waits", &[4]);
+    brings(&mut world, "slow", &[1, 2, 3], KIB, 65);
+    assert_eq!(condemned(&world), []);
+    world
+        .fed_for(1, 1, 64 * KIB, Duration::from_secs(64))
+        .pass(1_000)
+        .look();
+    assert_eq!(condemned(&world), [("slow".to_owned(), Reason::StarvingOthers)]);
 }
 
 #[test]
