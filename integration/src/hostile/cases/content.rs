@@ -10,8 +10,8 @@ use crate::image::{Compression, Image, ImageBuilder, Layer};
 
 /// As many layers as containerd 2.x has download slots.
 const SLOTS: u64 = 3;
-/// The first mebibyte of a layer takes three seconds.
-const TRICKLE: u64 = 300_000;
+/// The first mebibyte of a layer takes nearly two minutes.
+const TRICKLE: u64 = 10_000;
 
 pub(super) const CASES: &[Case] = &[
     Case::new(
@@ -50,7 +50,7 @@ pub(super) const CASES: &[Case] = &[
         if_it_goes_on: Some("goes on, but nobody waits for its slots; `magictl abort` ends it"),
         ..Case::new(
             "trickle",
-            "3 layers of 10 MiB at 300 kB/s each: every download slot of 2.x",
+            "3 layers of 10 MiB at 10 kB/s each: every download slot of 2.x",
             |scene| {
                 let image = ImageBuilder::oci()
                     .layers((0..SLOTS).map(|number| Layer::declared(scene.seed + number, 10 * MIB)))
