@@ -83,6 +83,11 @@ demo: root parts release-node ## see magi stop a gigantic pull and a lying one b
 demo-of-build: root parts build
 	@$(DEMO)
 
+.PHONY: hostile
+hostile: root parts build ## play every attack on both containerds, and write the table into README.md
+	@$(STEP) 'hostile suite' $(CARGO) run $(FLAGS) --quiet $(HARNESS) --bin magi-hostile -- \
+		--readme README.md --json "$$(realpath "$${CARGO_TARGET_DIR:-target}")/hostile.json"
+
 .PHONY: bench
 bench: root parts release ## measure latency, throughput and idle cost, side by side
 	@# What magi is compared with; it is skipped, and said so, where it cannot be had.

@@ -16,6 +16,7 @@ pub mod containerd;
 pub mod cri;
 pub mod crictl;
 pub mod demo;
+pub mod disk;
 pub mod docker_registry;
 #[path = "../../master/tests/fake_api/mod.rs"]
 #[expect(
@@ -25,6 +26,7 @@ pub mod docker_registry;
 )]
 mod fake_api;
 pub mod gateway;
+pub mod hostile;
 pub mod http_client;
 pub mod image;
 pub mod link;
@@ -34,6 +36,7 @@ pub mod orphans;
 pub mod owners;
 pub mod parts;
 pub mod process;
+pub mod proxy;
 pub mod registry;
 pub mod residue;
 pub mod sandbox;

@@ -9,19 +9,24 @@ use anyhow::{Context, Result};
 
 use crate::magi;
 
-/// The layers that it is registered for, and under which name.
-const REGISTERED: [(&str, [&str; 2]); 2] = [
+/// The layers that it is registered for, and under which name, as `magictl install containerd --with unpack` does it.
+const REGISTERED: [(&str, &[&str]); 2] = [
     (
         "magi.unpack.gzip",
-        [
+        &[
             "application/vnd.oci.image.layer.v1.tar+gzip",
+            "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
             "application/vnd.docker.image.rootfs.diff.tar.gzip",
+            "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+            "application/vnd.docker.image.rootfs.diff.tar",
+            "application/vnd.docker.image.rootfs.foreign.diff.tar",
         ],
     ),
     (
         "magi.unpack.zstd",
-        [
+        &[
             "application/vnd.oci.image.layer.v1.tar+zstd",
+            "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
             "application/vnd.docker.image.rootfs.diff.tar.zstd",
         ],
     ),

@@ -2,18 +2,17 @@
 //! it may is stopped with its reason, and what containerd refuses is refused.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use magi_integration::api::Counts;
 use magi_integration::containerd::{Line, Options};
+use magi_integration::disk::{Watch, used};
 use magi_integration::image::shapes::{self, Archive, Form};
-use magi_integration::image::{Compression, Image, ImageBuilder, Layer};
+use magi_integration::image::{Compression, Image, ImageBuilder, Layer, bombs};
 use magi_integration::magi::{self, Magi};
-use magi_integration::registry::content::{Content, digest_of};
+use magi_integration::registry::Content;
 use magi_integration::unpack::Unpack;
 use magi_integration::{Containerd, Registry, tree, wait};
 
@@ -110,101 +109,6 @@ async fn honest_images_are_unpacked_to_the_same_trees_with_it_and_without() -> R
     Ok(())
 }
 
-/// Zeros, compressed as quickly as gzip does it; 10 GiB become some 46 MB.
-fn zeros(len: u64) -> Result<Content> {
-    const MEMBER: u64 = 8 * MIB;
-    let member = |len: u64| -> Result<Content> {
-        let gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        let mut gzip = gzip;
-        Content::zeros(len).for_each(|piece| {
-            let _in_memory = std::io::Write::write_all(&mut gzip, piece);
-        });
-        Ok(gzip.finish()?.into())
-    };
-    let whole = member(MEMBER)?;
-    let parts = std::iter::repeat_n(whole, usize::try_from(len / MEMBER)?);
-    Ok(Content::Joined(Arc::new(
-        parts.chain([member(len % MEMBER)?]).collect(),
-    )))
-}
-
-fn gzip_header(name: &str, len: u64) -> Result<Content> {
-    let mut header = tar::Header::new_gnu();
-    header.set_path(name)?;
-    header.set_size(len);
-    header.set_mode(0o644);
-    header.set_mtime(1_000_000_000);
-    header.set_cksum();
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    std::io::Write::write_all(&mut gzip, header.as_bytes())?;
-    Ok(gzip.finish()?.into())
-}
-
-/// A layer of one or many files of zeros. Nobody can know its diffID cheaply, and nobody gets to compare it.
-fn bomb(files: u64) -> Result<Layer> {
-    let each = BOMB / files;
-    let zeros = zeros(each)?;
-    let mut parts = Vec::new();
-    for number in 0..files {
-        parts.push(gzip_header(&format!("bomb-{number}"), each)?);
-        parts.push(zeros.clone());
-    }
-    let content = Content::Joined(Arc::new(parts));
-    Ok(shapes::encoded(Compression::Gzip, content, digest_of(b"bomb")))
-}
-
-/// A layer of a few hundred bytes, with a file of holes.
-fn holes() -> Result<Layer> {
-    let mut archive = Archive::default();
-    archive.file("before", b"some bytes")?;
-    archive.pax(&[
-        ("GNU.sparse.major", b"1"),
-        ("GNU.sparse.minor", b"0"),
-        ("GNU.sparse.name", b"holes"),
-        ("GNU.sparse.realsize", BOMB.to_string().as_bytes()),
-    ])?;
-    let mut map = format!("1\n{BOMB}\n0\n").into_bytes();
-    map.resize(512, 0);
-    archive.file("GNUSparseFile.0/holes", &map)?;
-    archive.layer(Form::Gzip)
-}
-
-/// Bytes in use of a file system.
-fn used(path: &Path) -> Result<u64> {
-    let stat = rustix::fs::statvfs(path).context("look at a file system")?;
-    Ok((stat.f_blocks - stat.f_bfree) * stat.f_frsize)
-}
-
-/// Looks at a file system all the time, for the most that was in use.
-struct Watch {
-    most: Arc<AtomicU64>,
-    over: Arc<AtomicBool>,
-    thread: std::thread::JoinHandle<Result<()>>,
-}
-
-impl Watch {
-    fn start(path: PathBuf) -> Self {
-        let (most, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let thread = std::thread::spawn({
-            let (most, over) = (Arc::clone(&most), Arc::clone(&over));
-            move || {
-                while !over.load(Ordering::Relaxed) {
-                    most.fetch_max(used(&path)?, Ordering::Relaxed);
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                Ok(())
-            }
-        });
-        Self { most, over, thread }
-    }
-
-    fn stop(self) -> Result<u64> {
-        self.over.store(true, Ordering::Relaxed);
-        self.thread.join().ok().context("the watch ended early")??;
-        Ok(self.most.load(Ordering::Relaxed))
-    }
-}
-
 #[tokio::test]
 async fn a_bomb_is_stopped_at_the_bound_with_its_reason_in_the_pulls_error() -> Result<()> {
     let registry = Registry::start()?;
@@ -213,9 +117,9 @@ async fn a_bomb_is_stopped_at_the_bound_with_its_reason_in_the_pulls_error() -> 
         .build()?;
     let good_reference = registry.put("good", "1", &good);
     let bombs = [
-        ("one-file", bomb(1)?, MIB),
-        ("many-files", bomb(1280)?, BOUND),
-        ("holes", holes()?, MIB),
+        ("one-file", bombs::gzip(1, 1, BOMB)?, MIB),
+        ("many-files", bombs::gzip(1, 1280, BOMB)?, BOUND),
+        ("holes", bombs::holes(BOMB)?, MIB),
     ];
     for line in Line::ALL {
         let folder = tempfile::tempdir()?;
@@ -275,7 +179,7 @@ async fn a_bomb_is_stopped_at_the_bound_with_its_reason_in_the_pulls_error() -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn magi_node_knows_which_layer_of_which_pull_was_stopped() -> Result<()> {
     let registry = Registry::start()?;
-    let layer = bomb(1)?;
+    let layer = bombs::gzip(1, 1, BOMB)?;
     let base = Layer::random(7, MIB, Compression::Gzip)?;
     let image = ImageBuilder::oci().layer(base).layer(layer.clone()).build()?;
     let reference = registry.put("bomb", "1", &image);

@@ -75,8 +75,8 @@ impl Asking {
         };
         let mut resolved = Vec::new();
         for document in documents {
-            let body = match manifest::parse(&document.bytes) {
-                Ok(parsed) => parsed.body,
+            let parsed = match manifest::parse(&document.bytes) {
+                Ok(parsed) => parsed,
                 Err(error) => {
                     debug!(digest = %document.digest, %error, "the registry's document is no manifest");
                     continue;
@@ -84,9 +84,10 @@ impl Asking {
             };
             let manifest = Manifest {
                 digest: document.digest,
-                body,
+                body: parsed.body,
                 repositories: Vec::new(),
                 foreseen: Vec::new(),
+                names_places: parsed.names_places,
             };
             resolved.push(Event::ManifestResolved { manifest });
         }

@@ -40,6 +40,8 @@ pub(crate) struct Parsed {
     /// A layer carries the annotation by which the image's author chooses a part of its ingest's name (containerd 2.1.9
     /// core/remotes/handlers.go, `MakeRefKey`).
     pub(crate) names_ingests: bool,
+    /// A blob names other places that it may be had from.
+    pub(crate) names_places: bool,
 }
 
 /// Reads a manifest or index of either family, Docker's or OCI's.
@@ -53,12 +55,14 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed, Unreadable> {
         problem: error.to_string().chars().take(200).collect(),
     })?;
     if let (Some(config), Some(layers)) = (document.config, document.layers) {
+        let names_places = config.names_places || layers.iter().any(|layer| layer.names_places);
         let config = digest(&config)?;
         let names_ingests = layers.iter().any(|layer| layer.names_ingest);
         let layers = merge(layers)?;
         return Ok(Parsed {
             body: ManifestBody::Image { config, layers },
             names_ingests,
+            names_places,
         });
     }
     let Some(manifests) = document.manifests else {
@@ -72,6 +76,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed, Unreadable> {
     Ok(Parsed {
         body: ManifestBody::Index { manifests },
         names_ingests: false,
+        names_places: false,
     })
 }
 
@@ -116,6 +121,7 @@ struct Descriptor {
     digest: String,
     size: i64,
     names_ingest: bool,
+    names_places: bool,
 }
 
 /// The annotation that changes the name of an ingest. Source: OCI image-spec annotations.md, and containerd's
@@ -184,6 +190,9 @@ impl<'de> Deserialize<'de> for Descriptor {
                         let annotations = map.next_value::<Option<BTreeMap<String, IgnoredAny>>>()?;
                         descriptor.names_ingest |=
                             annotations.is_some_and(|annotations| annotations.contains_key(REF_NAME));
+                    } else if is_field(&key, "urls") {
+                        let places = map.next_value::<Option<Vec<IgnoredAny>>>()?;
+                        descriptor.names_places |= places.is_some_and(|places| !places.is_empty());
                     } else {
                         map.next_value::<IgnoredAny>()?;
                     }
@@ -280,6 +289,23 @@ mod tests {
                 named,
                 "{annotations}"
             );
+        }
+    }
+
+    #[test]
+    fn blobs_that_name_other_places_are_seen() {
+        for (config, layer, named) in [
+            ("", "", false),
+            (r#","urls":null"#, r#","urls":[]"#, false),
+            ("", r#","URLs":["https://elsewhere.example/blob"]"#, true),
+            (r#","urls":["https://elsewhere.example/blob"]"#, "", true),
+        ] {
+            let text = format!(
+                r#"{{"config":{{"digest":"{}"{config}}},"layers":[{{"digest":"{}"{layer}}}]}}"#,
+                hex(1),
+                hex(2)
+            );
+            assert_eq!(parse(text.as_bytes()).unwrap().names_places, named, "{text}");
         }
     }
 

@@ -72,6 +72,8 @@ pub struct Options {
     pub path: Option<OsString>,
     /// More programs for that folder of links, under the names that they are to have there; not with a `path`.
     pub tools: Vec<(String, PathBuf)>,
+    /// More of its environment: proxies, certificates.
+    pub env: Vec<(String, OsString)>,
     /// Bytes of a disk of its own, in memory, for blobs and snapshots. `None`: it shares the machine's.
     pub disk: Option<u64>,
 }
@@ -88,6 +90,7 @@ impl Default for Options {
             log_level: "info".to_owned(),
             path: None,
             tools: Vec::new(),
+            env: Vec::new(),
             disk: None,
         }
     }
@@ -102,6 +105,7 @@ pub struct Containerd {
     process: Option<Process>,
     binary: PathBuf,
     path: OsString,
+    env: Vec<(String, OsString)>,
     home: Home,
 }
 
@@ -143,6 +147,7 @@ impl Containerd {
             process: None,
             binary: bin.join("containerd"),
             path,
+            env: options.env.clone(),
             home,
         };
         instance.launch().await?;
@@ -151,7 +156,7 @@ impl Containerd {
 
     async fn launch(&mut self) -> Result<()> {
         let dir = self.home.path();
-        let process = Launch::new(
+        let mut launch = Launch::new(
             format!("containerd {}", self.line),
             &self.binary,
             dir.join("containerd.log"),
@@ -161,8 +166,11 @@ impl Containerd {
         .env("PATH", &self.path)
         // containerd mounts layers here before it unpacks them; elsewhere they would escape the residue check.
         .env("TMPDIR", dir)
-        .cwd(dir)
-        .start()?;
+        .cwd(dir);
+        for (key, value) in &self.env {
+            launch = launch.env(key, value);
+        }
+        let process = launch.start()?;
         let api = self.api();
         let cri = self.cri();
         let version = wait::until("containerd's API", READY_BOUND, POLL, async || {

@@ -123,7 +123,7 @@ pub(super) async fn is_intact(
 }
 
 /// An error without the reference that everybody knows, for the timeline.
-pub(super) fn short_error(error: &str) -> &str {
+pub(crate) fn short_error(error: &str) -> &str {
     error.split_once("\": ").map_or(error, |(_, rest)| rest)
 }
 

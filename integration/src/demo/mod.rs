@@ -8,13 +8,13 @@
 mod case;
 pub mod check;
 mod inventory;
-mod measure;
+pub(crate) mod measure;
 pub mod report;
 pub mod screen;
 mod story;
 pub mod summary;
 mod timeline;
-mod trail;
+pub(crate) mod trail;
 mod watch;
 
 use anyhow::{Context, Result, ensure};

@@ -15,7 +15,7 @@ pub(super) fn time(record: &Value) -> Option<SystemTime> {
 }
 
 /// Whether a record is about a pull from `repository`.
-pub(super) fn is_about(record: &Value, repository: &str) -> bool {
+pub(crate) fn is_about(record: &Value, repository: &str) -> bool {
     record
         .pointer("/pull/repositories")
         .and_then(Value::as_array)

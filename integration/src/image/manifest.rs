@@ -84,6 +84,7 @@ impl Document {
             digest: self.digest.clone(),
             size: self.bytes.len() as u64,
             platform: None,
+            urls: Vec::new(),
             annotations: BTreeMap::new(),
         }
     }
@@ -126,6 +127,8 @@ pub struct ImageBuilder {
     index: bool,
     layers: Vec<Layer>,
     labels: BTreeMap<String, String>,
+    elsewhere: Option<String>,
+    layer_type: Option<&'static str>,
 }
 
 impl ImageBuilder {
@@ -136,6 +139,8 @@ impl ImageBuilder {
             index: false,
             layers: Vec::new(),
             labels: BTreeMap::new(),
+            elsewhere: None,
+            layer_type: None,
         }
     }
 
@@ -175,6 +180,20 @@ impl ImageBuilder {
         self
     }
 
+    /// Says that each layer is to be had at `prefix` and its digest, as the `urls` of foreign layers do.
+    #[must_use]
+    pub fn elsewhere(mut self, prefix: String) -> Self {
+        self.elsewhere = Some(prefix);
+        self
+    }
+
+    /// Gives every layer this media type.
+    #[must_use]
+    pub fn layer_type(mut self, media_type: &'static str) -> Self {
+        self.layer_type = Some(media_type);
+        self
+    }
+
     /// Writes the documents.
     pub fn build(self) -> Result<Image> {
         let config = Document::new(
@@ -199,10 +218,18 @@ impl ImageBuilder {
                     .layers
                     .iter()
                     .map(|layer| Descriptor {
-                        media_type: self.format.layer(layer.compression).to_owned(),
+                        media_type: self
+                            .layer_type
+                            .unwrap_or_else(|| self.format.layer(layer.compression))
+                            .to_owned(),
                         digest: layer.digest.clone(),
                         size: layer.declared,
                         platform: None,
+                        urls: self
+                            .elsewhere
+                            .iter()
+                            .map(|prefix| format!("{prefix}{}", layer.digest))
+                            .collect(),
                         annotations: BTreeMap::new(),
                     })
                     .collect(),
@@ -262,6 +289,8 @@ pub(super) struct Descriptor {
     pub(super) size: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) platform: Option<Platform>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) urls: Vec<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) annotations: BTreeMap<String, String>,
 }

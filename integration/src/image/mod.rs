@@ -1,6 +1,7 @@
 //! Builds images: real layers with files, layers that only exist as a claim, and manifests that no honest builder makes.
 
 mod bad;
+pub mod bombs;
 mod layer;
 mod manifest;
 pub mod shapes;

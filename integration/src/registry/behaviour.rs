@@ -28,6 +28,8 @@ pub struct Behaviour {
     pub stall_after: Option<u64>,
     /// The connection is closed after this many bytes of the body.
     pub close_after: Option<u64>,
+    /// Whoever resumes gets all of it again from its first byte, and before it is closed this many bytes more each time.
+    pub from_the_start: Option<u64>,
     /// What is sent.
     pub body: Body,
     /// 307 to the same path at this base (`scheme://host:port`).
@@ -71,6 +73,15 @@ impl Behaviour {
     pub fn endless_with_length() -> Self {
         Self {
             body: Body::EndlessClaiming(1 << 40),
+            ..Self::default()
+        }
+    }
+
+    /// Layers whose connection is closed after this many bytes, and a step more each time, always from the first byte.
+    pub fn from_the_start(bytes: u64, step: u64) -> Self {
+        Self {
+            close_after: Some(bytes),
+            from_the_start: Some(step),
             ..Self::default()
         }
     }

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context as TaskContext, Poll};
 
 use anyhow::{Context, Result};
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
@@ -81,6 +81,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) ->
                 },
                 peer,
                 shared,
+                false,
             )
             .await
         }
@@ -88,6 +89,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) ->
             let mut stream = tls.acceptor.accept(stream).await.context("TLS handshake")?;
             // Else the session hides up to 64 KiB that the socket has not taken.
             stream.get_mut().1.set_buffer_limit(Some(16 << 10));
+            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             converse(
                 Counted {
                     inner: stream,
@@ -96,17 +98,25 @@ async fn connection(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) ->
                 },
                 peer,
                 shared,
+                is_http2,
             )
             .await
         }
     }
 }
 
-async fn converse<S>(stream: S, peer: Peer, shared: Arc<Shared>) -> Result<()>
+async fn converse<S>(stream: S, peer: Peer, shared: Arc<Shared>, is_http2: bool) -> Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(move |request| serve::exchange(Arc::clone(&shared), peer.clone(), request));
+    if is_http2 {
+        return http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .serve_connection(TokioIo::new(stream), service)
+            .await
+            .context("serve");
+    }
     http1::Builder::new()
         .timer(TokioTimer::new())
         .max_buf_size(64 << 10)

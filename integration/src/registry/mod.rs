@@ -1,4 +1,5 @@
-//! A registry for tests: the OCI distribution API over HTTP/1.1, plain or TLS, on IPv4 and IPv6 loopback.
+//! A registry for tests: the OCI distribution API over HTTP/1.1, plain or TLS (there HTTP/2 as well), on IPv4 and IPv6
+//! loopback.
 //!
 //! It serves good images well and bad ones as badly as asked, from memory or generated on the way, and keeps a log of what
 //! it really sent. It runs on threads of its own: a test that blocks does not slow it.
@@ -13,7 +14,7 @@ mod serve;
 mod store;
 mod tls;
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -33,10 +34,13 @@ use connection::{listen, serve_on};
 use store::{Blob, Manifest, Store};
 use tls::Tls;
 
+/// A name that nobody resolves, which a registry's certificate is for as well: for those behind a proxy.
+pub const NAME: &str = "registry.hostile.test";
+
 /// How a registry is set up. The default is plain HTTP for anybody.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// HTTPS with a certificate authority of its own.
+    /// HTTPS with a certificate authority of its own; HTTP/2 for who asks for it.
     pub tls: bool,
     /// Token authorisation.
     pub auth: Option<Auth>,
@@ -44,6 +48,8 @@ pub struct Options {
     /// the client received; `None` leaves the kernel's choice, for benches of throughput. Below 128 KiB loopback stalls
     /// between single segments: 64 KiB cost a pull of 1 GiB minutes.
     pub send_buffer: Option<usize>,
+    /// Another address of loopback's than 127.0.0.1, and none of IPv6.
+    pub address: Option<Ipv4Addr>,
     /// The port that it listens on; 0: any.
     pub port: u16,
 }
@@ -136,13 +142,17 @@ impl Registry {
             send_buffer: options.send_buffer,
             connections: AtomicU64::new(0),
         });
+        let address = options.address.unwrap_or(Ipv4Addr::LOCALHOST);
         let (v4, v6) = match listener {
             Some(listener) => (serve_on(&runtime, listener, &shared)?, None),
-            None => (
-                listen(&runtime, (Ipv4Addr::LOCALHOST, options.port).into(), &shared)?,
-                // A machine without IPv6 is no reason to fail.
-                listen(&runtime, (Ipv6Addr::LOCALHOST, 0).into(), &shared).ok(),
-            ),
+            None => {
+                let also = (address == Ipv4Addr::LOCALHOST).then_some(IpAddr::V6(Ipv6Addr::LOCALHOST));
+                (
+                    listen(&runtime, (address, options.port).into(), &shared)?,
+                    // A machine without IPv6 is no reason to fail.
+                    also.and_then(|address| listen(&runtime, (address, 0).into(), &shared).ok()),
+                )
+            }
         };
         Ok(Self {
             shared,
@@ -263,6 +273,17 @@ impl Registry {
             Some(&top.digest),
         );
         self.reference(repository, tag)
+    }
+
+    /// From now on, who fetches what `reference` names (a tag or digest) gets this image's manifest, whatever was said of it.
+    pub fn swap_manifest(&self, repository: &str, reference: &str, image: &Image) {
+        let top = &image.manifest;
+        let manifest = Manifest {
+            media_type: top.media_type.clone(),
+            digest: top.digest.clone(),
+            bytes: top.bytes.clone(),
+        };
+        self.shared.store.swap(repository, reference, manifest);
     }
 
     /// Publishes arbitrary bytes as a manifest and gives their digest: the one claimed, else the right one.

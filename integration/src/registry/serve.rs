@@ -202,7 +202,10 @@ async fn guarded(
                 return Answer::error(status, Kind::Manifest, "TOOMANYREQUESTS");
             }
             tokio::time::sleep(behaviour.delay_manifests).await;
-            match shared.store.manifest(&repository, &reference) {
+            let swapped = (method != Method::HEAD)
+                .then(|| shared.store.swapped(&repository, &reference))
+                .flatten();
+            match swapped.or_else(|| shared.store.manifest(&repository, &reference)) {
                 Some(found) => manifest(found),
                 None => Answer::error(StatusCode::NOT_FOUND, Kind::Manifest, "MANIFEST_UNKNOWN"),
             }
@@ -211,10 +214,14 @@ async fn guarded(
             let Some(found) = shared.store.blob(&repository, &digest) else {
                 return Answer::error(StatusCode::NOT_FOUND, Kind::Other, "BLOB_UNKNOWN");
             };
-            let behaviour = found
+            let mut behaviour = found
                 .behaviour
                 .clone()
                 .unwrap_or_else(|| shared.store.behaviour(&repository));
+            if let Some((step, first)) = behaviour.from_the_start.zip(behaviour.close_after) {
+                let earlier = shared.log.layers(&repository).len() as u64;
+                behaviour.close_after = Some(first.saturating_add(step.saturating_mul(earlier)));
+            }
             tokio::time::sleep(if found.is_layer {
                 behaviour.delay
             } else {
@@ -270,7 +277,7 @@ fn blob(
         Body::EndlessChunked | Body::EndlessClaiming(_) => u64::MAX,
         Body::Honest | Body::WrongBytes | Body::GzipEncoded(_) => whole,
     };
-    let start = range_start(headers).filter(|start| *start < reach);
+    let start = range_start(headers).filter(|start| *start < reach && behaviour.from_the_start.is_none());
     let at = start.unwrap_or(0);
     let mut shape = Shape {
         claimed: None,

@@ -27,6 +27,8 @@ pub(super) struct Blob {
 struct Repository {
     /// By tag and by digest.
     manifests: HashMap<String, Manifest>,
+    /// Sent in place of these, when they are fetched.
+    swapped: HashMap<String, Manifest>,
     blobs: HashMap<String, Blob>,
     behaviour: Behaviour,
 }
@@ -80,6 +82,18 @@ impl Store {
     pub(super) fn manifest(&self, name: &str, reference: &str) -> Option<Manifest> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(name)?.manifests.get(reference).cloned()
+    }
+
+    pub(super) fn swap(&self, name: &str, reference: &str, manifest: Manifest) {
+        self.with(name, |repository| {
+            repository.swapped.insert(reference.to_owned(), manifest)
+        });
+    }
+
+    /// What is sent in place of a manifest that is fetched.
+    pub(super) fn swapped(&self, name: &str, reference: &str) -> Option<Manifest> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(name)?.swapped.get(reference).cloned()
     }
 
     pub(super) fn blob(&self, name: &str, digest: &str) -> Option<Blob> {

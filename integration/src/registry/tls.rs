@@ -28,7 +28,9 @@ impl Tls {
         let ca = params.self_signed(&ca_key).context("sign the authority")?;
         let issuer = Issuer::new(params, ca_key);
 
-        let names = ["127.0.0.1", "::1", "localhost"].map(str::to_owned).to_vec();
+        let names = ["127.0.0.1", "::1", "localhost", super::NAME]
+            .map(str::to_owned)
+            .to_vec();
         let leaf_key = KeyPair::generate().context("generate the server's key")?;
         let leaf = CertificateParams::new(names)
             .context("name the server")?
@@ -43,7 +45,7 @@ impl Tls {
             .with_no_client_auth()
             .with_single_cert(vec![leaf.der().clone()], key)
             .context("set up TLS")?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
 
         let ca_file = dir.join("ca.pem");
         std::fs::write(&ca_file, ca.pem()).with_context(|| format!("write {}", ca_file.display()))?;

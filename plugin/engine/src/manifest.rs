@@ -18,6 +18,10 @@ pub struct Manifest {
     /// cannot be foreseen.
     #[serde(default)]
     pub foreseen: Vec<(IngestDir, Digest)>,
+    /// Some of its blobs name places of their own (`urls`). containerd fetches these with one client for all pulls, whose
+    /// HTTP/2 connections several of them may share (containerd 2.1.9 core/remotes/docker/fetcher.go:235-273).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub names_places: bool,
 }
 
 /// The two kinds of documents.

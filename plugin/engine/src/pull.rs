@@ -219,6 +219,12 @@ impl Pull {
             || self.has_unread()
     }
 
+    /// Whether what it fetches may come over a connection that is another pull's as well.
+    pub(crate) fn may_share_connections(&self) -> bool {
+        let names_places = self.manifests.values().any(|one| one.names_places);
+        names_places || self.declared.images.is_empty() || self.has_unread()
+    }
+
     /// Whether it holds what no document of it names: perhaps one that is still to be read.
     fn has_unread(&self) -> bool {
         let read = self.manifests.values();

@@ -4,7 +4,7 @@ use super::Engine;
 use crate::action::{Action, Effects, Lever, LeverOutcome};
 use crate::audit::{AuditRecord, Entry, PullFacts};
 use crate::bounds::{ANSWER_LOST_AFTER, LOOK_FIRST, LOOK_LONGEST};
-use crate::evidence::{Evidence, Reason, Source, suffices};
+use crate::evidence::{Evidence, Reason, Source, TieMethod, suffices};
 use crate::flights::Flight;
 use crate::gateway::wanted;
 use crate::ids::{AttemptId, IngestDir, LeaseKey, PullId};
@@ -202,6 +202,12 @@ impl Engine {
                 .is_some_and(|held| held.leases.iter().all(is_condemned))
         };
         let mut targets = self.ties.targets(pull, all_condemned);
+        let is_innocent =
+            |other: &Pull| other.id != pull.id && !condemned(other) && other.may_share_connections();
+        if pull.may_share_connections() && self.pulls.values().any(is_innocent) {
+            // HTTP/2 is read by a goroutine of its own; one that reads its layer itself has the connection to itself.
+            targets.retain(|target| target.feed.method == TieMethod::Goroutine);
+        }
         for target in targets.iter_mut().filter(|target| !target.confirmed) {
             let digest = pull
                 .ingests

@@ -116,6 +116,7 @@ pub(super) fn image(document: u64, layers: &[(u64, u64)], repositories: &[&str])
             .iter()
             .map(|(layer, _)| (ingest_dir("k8s.io", *layer), digest(*layer)))
             .collect(),
+        names_places: false,
     }
 }
 
@@ -127,6 +128,7 @@ pub(super) fn index(document: u64, manifests: &[u64]) -> Manifest {
         },
         repositories: Vec::new(),
         foreseen: Vec::new(),
+        names_places: false,
     }
 }
 

@@ -1,10 +1,13 @@
 //! From the first lever to the proven end, whatever the levers say.
 
-use super::build::{GIB, MIB, enforce, image};
-use super::scene::{World, destroy, disconnect, done, not_stopped, why};
+use super::build::{GIB, MIB, enforce, feed, image, ingest_dir, stat};
+use super::scene::{K8S, World, destroy, disconnect, done, not_stopped, why};
 use crate::action::{Lever, LeverOutcome};
 use crate::audit::Entry;
 use crate::bounds::{MAX_ATTEMPTS, STUBBORN_PAUSE};
+use crate::event::{Event, Feed};
+use crate::evidence::TieMethod;
+use crate::manifest::Manifest;
 
 /// A huge image with two layers in flight, on sockets 7 and 8; 8 is the busier one.
 fn huge() -> World {
@@ -89,7 +92,7 @@ fn a_stubborn_pull_is_reported_again_and_levers_become_rare() {
         world.live(11_000);
         for (attempt, _) in world.levers() {
             attempts += 1;
-            world.tell(crate::event::Event::LeverDone {
+            world.tell(Event::LeverDone {
                 attempt,
                 outcome: done(),
             });
@@ -181,7 +184,7 @@ fn a_lever_that_does_not_come_back_is_reported_once_and_no_second_one_is_pulled(
         not_stopped(&world.records()),
         ["a lever was pulled and has not come back"]
     );
-    world.tell(crate::event::Event::LeverDone {
+    world.tell(Event::LeverDone {
         attempt,
         outcome: done(),
     });
@@ -197,7 +200,7 @@ fn a_lever_that_comes_back_after_the_end_is_recorded_and_changes_nothing() {
     world.drop_ingest(3).drop_ingest(4).pass(10).look();
     let (outcome, event) = (LeverOutcome::AlreadyGone, "already-gone".to_owned());
     world.records();
-    world.tell(crate::event::Event::LeverDone { attempt, outcome });
+    world.tell(Event::LeverDone { attempt, outcome });
     assert_eq!(
         world.records(),
         [Entry::Outcome {
@@ -218,7 +221,7 @@ fn a_lever_that_comes_back_after_the_end_is_recorded_and_changes_nothing() {
 fn a_lever_that_is_not_known_is_ignored() {
     let mut world = huge();
     let attempt = crate::ids::AttemptId(77);
-    world.tell(crate::event::Event::LeverDone {
+    world.tell(Event::LeverDone {
         attempt,
         outcome: done(),
     });
@@ -256,4 +259,49 @@ fn each_pull_has_one_lever_in_flight_and_two_pulls_have_two() {
     world.fed(9, 13, 2 * MIB).live(3_000);
     let levers: Vec<Lever> = world.levers().into_iter().map(|(_, lever)| lever).collect();
     assert_eq!(levers, [destroy(8), destroy(9)]);
+}
+
+/// A huge image on socket 7 beside a small one; both may have layers from places of their own.
+fn beside(names_places: [bool; 2], method: TieMethod) -> World {
+    let mut world = World::new(enforce(GIB));
+    world.sockets.push(stat(7, 2 * MIB));
+    let of = |document, layers: &[(u64, u64)], names_places| Manifest {
+        names_places,
+        ..image(document, layers, &[])
+    };
+    world
+        .lease("small")
+        .ingest(4, MIB, 2 * MIB)
+        .manifest(of(40, &[(4, 2 * MIB)], names_places[1]));
+    world.lease("huge").ingest(3, 2 * MIB, 5 * GIB);
+    world.tell(Event::SocketFed {
+        feed: Feed {
+            method,
+            ..feed(7, ingest_dir(K8S, 3), 2 * MIB)
+        },
+    });
+    world
+        .lease("huge")
+        .manifest(of(30, &[(3, 5 * GIB)], names_places[0]));
+    world.live(100);
+    world
+}
+
+#[test]
+fn a_connection_that_may_be_an_innocents_as_well_is_closed_when_that_one_has_ended() {
+    let mut world = beside([true, true], TieMethod::Thread);
+    world.live(1_000).no_lever();
+    world.lease("small").ends();
+    world.drop_ingest(4).live(300).closes(destroy(7), done());
+}
+
+#[test]
+fn a_connection_that_is_one_pulls_alone_is_closed_at_once() {
+    for (names_places, method) in [
+        ([true, true], TieMethod::Goroutine),
+        ([true, false], TieMethod::Thread),
+        ([false, true], TieMethod::Thread),
+    ] {
+        beside(names_places, method).closes(destroy(7), done());
+    }
 }

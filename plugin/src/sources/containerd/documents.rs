@@ -189,7 +189,11 @@ impl Reader<'_> {
             }
         };
         match read {
-            Ok(Parsed { body, names_ingests }) => {
+            Ok(Parsed {
+                body,
+                names_ingests,
+                names_places,
+            }) => {
                 let blobs: Vec<Digest> = match &body {
                     ManifestBody::Image { config, layers } => layers
                         .iter()
@@ -209,6 +213,7 @@ impl Reader<'_> {
                     body,
                     repositories: origin(info),
                     foreseen,
+                    names_places,
                 };
                 self.events.push(Event::ManifestRead {
                     lease: self.lease.clone(),
