@@ -1,5 +1,5 @@
 //! What a compressed layer takes from the call to its unpacked snapshot: decompressed by magi-unpack, by containerd's own
-//! decoder, and by pigz, in turns.
+//! decoder, and by pigz, in turns; and with everything of magi around it.
 
 use std::fs;
 use std::time::Duration;
@@ -7,8 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use magi_integration::api::Counts;
 use magi_integration::containerd::{self, Line};
+use magi_integration::gateway::{Gateway, Place};
 use magi_integration::image::{Image, ImageBuilder, shapes};
-use magi_integration::{Containerd, Registry, magi, parts, registry, unpack};
+use magi_integration::magi::{self, Magi};
+use magi_integration::{Containerd, Cri, Registry, parts, registry, unpack, verifier};
 use serde::Serialize;
 use serde_json::json;
 
@@ -24,6 +26,13 @@ const BOUNDS: &str = "unpacked = 20GiB\nratio = 1000\n";
 const MAGI: &str = "magi-unpack";
 const OWN: &str = "containerd's own";
 const PIGZ: &str = "unpigz";
+const ALL: &str = "everything of magi";
+/// The image is good by this policy.
+const POLICY: &str =
+    "version: 1\nmode: enforce\nlimits: { image: 8GiB }\nheadroom: { free: 5 }\nstarving: { rate: 1MiB }\n";
+const VERIFY_WITHIN: Duration = Duration::from_secs(1);
+/// Of the speed without magi.
+const LEAST_RATIO: f64 = 0.99;
 
 /// One pull from beginning to end.
 #[derive(Debug, Clone, Serialize)]
@@ -35,6 +44,33 @@ struct Sample {
     /// Processor time of containerd and of the children that it waited for, in seconds.
     cpu: f64,
     load: f64,
+}
+
+/// A containerd, and what of magi is around it.
+struct Way {
+    by: &'static str,
+    node: Containerd,
+    all: Option<(Magi, Place, Gateway)>,
+}
+
+impl Way {
+    fn cri(&self) -> Cri {
+        match &self.all {
+            Some((_, place, _)) => place.cri(),
+            None => self.node.cri(),
+        }
+    }
+}
+
+/// magi-node, the gateway, and the image verifier where containerd has one.
+async fn everything(node: &Containerd, line: Line) -> Result<(Magi, Place, Gateway)> {
+    let magi = Magi::start(node, &magi::Options::policy(POLICY)).await?;
+    if line == Line::V2 {
+        verifier::install(node, &magi.socket(), VERIFY_WITHIN)?;
+    }
+    let place = Place::new()?;
+    let gateway = place.start(node, &magi.socket()).await?;
+    Ok((magi, place, gateway))
 }
 
 /// Measures on both lines.
@@ -66,14 +102,13 @@ async fn on(line: Line, image: &Image, options: &Options) -> Result<Run> {
     let folder = tempfile::tempdir().context("a folder for the bounds")?;
     let bounds = folder.path().join("unpack.conf");
     fs::write(&bounds, BOUNDS).context("write the bounds")?;
+    let with_unpack = containerd::Options {
+        extra_toml: unpack::toml(&magi::binary("magi-unpack")?, Some(&bounds)),
+        ..containerd::Options::default()
+    };
     let mut ways = vec![
-        (
-            MAGI,
-            containerd::Options {
-                extra_toml: unpack::toml(&magi::binary("magi-unpack")?, Some(&bounds)),
-                ..containerd::Options::default()
-            },
-        ),
+        (MAGI, with_unpack.clone()),
+        (ALL, with_unpack),
         (OWN, containerd::Options::default()),
     ];
     match parts::obtain()?.pigz {
@@ -90,7 +125,11 @@ async fn on(line: Line, image: &Image, options: &Options) -> Result<Run> {
     for (by, options) in ways {
         let node = Containerd::start_with(line, &options).await?;
         node.trust(&registry)?;
-        nodes.push((by, node));
+        let all = match by {
+            ALL => Some(everything(&node, line).await?),
+            _ => None,
+        };
+        nodes.push(Way { by, node, all });
     }
     let rounds = options.unpack_rounds();
     let mut samples = Vec::new();
@@ -98,11 +137,12 @@ async fn on(line: Line, image: &Image, options: &Options) -> Result<Run> {
     for round in 0..=rounds {
         let first = round % nodes.len();
         let (later, sooner) = nodes.split_at(first);
-        for (by, node) in sooner.iter().chain(later) {
-            let sample = pull(node, by, &reference, image, round).await?;
+        for way in sooner.iter().chain(later) {
+            let sample = pull(way, &reference, image, round).await?;
             eprintln!(
-                "unpack, containerd {}, round {round} of {rounds}, {by}: {:.2} s, CPU {:.2} s",
-                node.version(),
+                "unpack, containerd {}, round {round} of {rounds}, {}: {:.2} s, CPU {:.2} s",
+                way.node.version(),
+                way.by,
                 sample.seconds,
                 sample.cpu
             );
@@ -111,10 +151,15 @@ async fn on(line: Line, image: &Image, options: &Options) -> Result<Run> {
             }
         }
     }
-    let version = nodes.first().map(|(_, node)| node.version().to_owned());
+    let version = nodes.first().map(|way| way.node.version().to_owned());
     let run = run_of(line, version, &samples);
-    for (_, node) in nodes {
-        node.shutdown()?.expect_none()?;
+    for way in nodes {
+        if let Some((magi, _place, gateway)) = way.all {
+            ensure!(magi.audit_of("intent")?.is_empty(), "magi acted on a good pull");
+            drop(gateway);
+            magi.stop()?;
+        }
+        way.node.shutdown()?.expect_none()?;
     }
     Ok(run)
 }
@@ -145,10 +190,16 @@ fn run_of(line: Line, version: Option<String>, samples: &[Sample]) -> Run {
             1.0,
             ratio(OWN, cpu),
         ),
+        Goal::at_least(
+            "speed with everything of magi / without magi",
+            LEAST_RATIO,
+            median(of(OWN, seconds)) / median(of(ALL, seconds)),
+        ),
     ];
     let mut series = vec![
         ("with magi-unpack", of(MAGI, seconds)),
         ("with containerd's own", of(OWN, seconds)),
+        ("with everything of magi", of(ALL, seconds)),
         ("with magi-unpack: CPU", of(MAGI, cpu)),
         ("with containerd's own: CPU", of(OWN, cpu)),
     ];
@@ -181,18 +232,13 @@ fn run_of(line: Line, version: Option<String>, samples: &[Sample]) -> Run {
     }
 }
 
-async fn pull(
-    node: &Containerd,
-    by: &'static str,
-    reference: &str,
-    image: &Image,
-    round: usize,
-) -> Result<Sample> {
+async fn pull(way: &Way, reference: &str, image: &Image, round: usize) -> Result<Sample> {
+    let (node, by) = (&way.node, way.by);
     // What the pull before left to be written must not be written during this one.
     let dir = fs::File::open(node.dir()).context("open containerd's folder")?;
     rustix::fs::syncfs(&dir).context("flush the file system")?;
     let [load, ..] = machine::load();
-    let cri = node.cri();
+    let cri = way.cri();
     let before = cpu(node.pid())?;
     let pulled = tokio::time::timeout(PULLED_WITHIN, cri.pull(reference))
         .await
